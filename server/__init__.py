@@ -1,0 +1,1 @@
+"""The transactional order server of Tableside."""

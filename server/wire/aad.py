@@ -1,0 +1,55 @@
+"""External AAD of every envelope: what a signature or MAC binds besides its payload (`aad` in the CDDL)."""
+
+from server.wire.cbor import encode
+
+PROTOCOL = "seal/1"
+
+
+def certificate(site: str) -> bytes:
+    """Bind a certificate to its site; release certificates have the site ""."""
+    return encode([PROTOCOL, "cert", site, ""])
+
+
+def beacon(site: str) -> bytes:
+    """Bind a beacon to its site."""
+    return encode([PROTOCOL, "beacon", site, ""])
+
+
+def menu(site: str) -> bytes:
+    """Bind a menu to its site."""
+    return encode([PROTOCOL, "menu", site, ""])
+
+
+def manifest() -> bytes:
+    """Bind a manifest to its purpose only: it may go to every site its group names."""
+    return encode([PROTOCOL, "manifest", "", ""])
+
+
+def hello(site: str, device: str) -> bytes:
+    """Bind a Hello to site and device."""
+    return encode([PROTOCOL, "hello", site, device])
+
+
+def oaep_label(site: str, device: str) -> bytes:
+    """Return the OAEP label of the session secret."""
+    return encode([PROTOCOL, "oaep", site, device])
+
+
+def accept_signed(site: str, device: str) -> bytes:
+    """Bind the signature inside an Accept to site and device."""
+    return encode([PROTOCOL, "accept", site, device])
+
+
+def accept(site: str, device: str, th8: bytes) -> bytes:
+    """Bind the MAC around an Accept to site, device and transcript."""
+    return encode([PROTOCOL, "accept", site, device, th8])
+
+
+def op(site: str, device: str, sid: bytes, th8: bytes) -> bytes:
+    """Bind an op to site, device, session and transcript."""
+    return encode([PROTOCOL, "op", site, device, sid, th8])
+
+
+def reply(site: str, device: str, sid: bytes, th8: bytes) -> bytes:
+    """Bind a reply to site, device, session and transcript."""
+    return encode([PROTOCOL, "reply", site, device, sid, th8])

@@ -1,0 +1,227 @@
+"""Ops and replies: what a device asks for within a session, and the one answer it gets.
+
+An op whose MAC is valid and whose op-id is readable is never dropped for its body: it carries the reject
+code it will be answered with, so that the device's journal can let go of it.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from hashlib import sha256
+
+from server.wire import shapes
+from server.wire.cbor import Value, decode, encode
+from server.wire.errors import Refusal, RefusalCode
+from server.wire.frames import HASH_BYTES
+
+OP_MAX_BYTES = 1024
+REPLY_MAX_BYTES = 256
+OP_ID_BYTES = 12
+LINES_MAX = 32
+MODIFIERS_MAX = 8
+QUANTITY_MAX = 99
+LSN_MAX = 0xFFFF_FFFF_FFFF_FFFF
+
+
+class OpType(IntEnum):
+    """Types of op; all but ORDER are reserved."""
+
+    ORDER = 1
+    CHANGE = 2
+    CANCEL = 3
+    CALL_WAITER = 4
+    BILL_REQUEST = 5
+    BILL_CLOSE = 6
+    TELEMETRY = 7
+
+
+class Status(IntEnum):
+    """Status of a reply; 0 to 5 are final and stored, RATE_LIMITED is neither."""
+
+    COMMITTED = 0
+    REPRICE = 1
+    SOLD_OUT = 2
+    TABLE_CLOSED = 3
+    TABLE_TAKEN = 4
+    REJECTED = 5
+    RATE_LIMITED = 16
+
+
+_STATUSES = frozenset(int(status) for status in Status)
+
+
+class RejectCode(IntEnum):
+    """Why an op was REJECTED, the reply's arg."""
+
+    UNSUPPORTED_TYPE = 1
+    WRONG_TABLE = 2
+    UNKNOWN_ITEM = 3
+    UNKNOWN_MODIFIER = 4
+    MODIFIER_RULE = 5
+    BAD_QUANTITY = 6
+    UNKNOWN_MENU = 7
+    BODY_MISMATCH = 8
+    MALFORMED = 9
+    TOO_LARGE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of an order: item id, quantity 1..99, modifier ids."""
+
+    item: int
+    quantity: int
+    modifiers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operation of a device; `total_minor` in minor units.
+
+    `reject` is None for an order of the right shape; otherwise the code it must be answered with, and
+    `lines` is empty. Where fields are unreadable, `table` is "" and the numbers are 0.
+    """
+
+    type: int
+    op_id: bytes
+    table: str
+    lines: tuple[Line, ...]
+    menu_version: int
+    total_minor: int
+    reject: RejectCode | None = None
+
+    def encode(self) -> bytes:
+        """Return the encoded order, the bytes `op_hash` is taken over."""
+        lines: list[Value] = [[line.item, line.quantity, list(line.modifiers)] for line in self.lines]
+        return encode([self.type, self.op_id, self.table, lines, self.menu_version, self.total_minor])
+
+
+class _Reject(Exception):
+    """An op with a readable op-id that can only be answered with a reject code."""
+
+    def __init__(self, code: RejectCode) -> None:
+        super().__init__(code.name)
+        self.code = code
+
+
+def op_hash(op_bytes: bytes) -> bytes:
+    """Return the SHA-256 over the encoded op: stable over retries, reboots and sessions."""
+    return sha256(op_bytes).digest()
+
+
+def _is_int(value: Value, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high
+
+
+def _line(value: Value) -> Line:
+    if not isinstance(value, list) or len(value) != 3:
+        raise _Reject(RejectCode.MALFORMED)
+    item, quantity, modifiers = value
+    if not _is_int(item, 1, 0xFFFF) or type(quantity) is not int or not isinstance(modifiers, list):
+        raise _Reject(RejectCode.MALFORMED)
+    if len(modifiers) > MODIFIERS_MAX or not all(_is_int(modifier, 1, 0xFFFF) for modifier in modifiers):
+        raise _Reject(RejectCode.MALFORMED)
+    if not 1 <= quantity <= QUANTITY_MAX:
+        raise _Reject(RejectCode.BAD_QUANTITY)
+    return Line(item, quantity, tuple(modifiers))
+
+
+def _order(op_id: bytes, fields: list[Value]) -> Op:
+    _, _, table, body, menu_version, total = fields
+    if not isinstance(table, str) or not shapes.is_identifier(table):
+        raise _Reject(RejectCode.MALFORMED)
+    if type(menu_version) is not int or not 0 <= menu_version <= shapes.U32_MAX:
+        raise _Reject(RejectCode.MALFORMED)
+    if type(total) is not int or total < 0 or not isinstance(body, list) or not body:
+        raise _Reject(RejectCode.MALFORMED)
+    if total > shapes.U32_MAX or len(body) > LINES_MAX:
+        raise _Reject(RejectCode.TOO_LARGE)
+    return Op(OpType.ORDER, op_id, table, tuple([_line(line) for line in body]), menu_version, total)
+
+
+def parse_op(value: Value) -> Op:
+    """Judge a decoded op.
+
+    An order of the right shape has `reject` None; everything else with a readable op-id has a reject code.
+    Raises: Refusal(BAD_SHAPE) where not even type and op-id can be read, so that nobody could be answered.
+    """
+    if not isinstance(value, list) or len(value) < 2:
+        raise shapes.bad_shape("op")
+    op_type = value[0] if type(value[0]) is int else 0
+    op_id = shapes.exactly(value[1], OP_ID_BYTES, "op-id")
+    if len(value) != 6 or not 1 <= op_type <= OpType.TELEMETRY:
+        return Op(0, op_id, "", (), 0, 0, RejectCode.MALFORMED)
+    if op_type != OpType.ORDER:
+        return Op(op_type, op_id, "", (), 0, 0, RejectCode.UNSUPPORTED_TYPE)
+    try:
+        return _order(op_id, value)
+    except _Reject as reject:
+        return Op(op_type, op_id, "", (), 0, 0, reject.code)
+
+
+@dataclass(frozen=True, slots=True)
+class OpMessage:
+    """An op with the sequence number of its transmission; `op_bytes` is the encoded op inside."""
+
+    seq: int
+    op: Op
+    op_bytes: bytes
+
+    @classmethod
+    def from_payload(cls, payload: bytes) -> "OpMessage":
+        """Judge the payload of an op-frame whose MAC is valid. Raises: Refusal(BAD_ENCODING, BAD_SHAPE)."""
+        value = decode(payload, OP_MAX_BYTES)
+        if not isinstance(value, list) or len(value) != 2:
+            raise shapes.bad_shape("op-message")
+        seq = shapes.u32(value[0], "seq")
+        if seq == 0:
+            raise shapes.bad_shape("seq")
+        return cls(seq, parse_op(value[1]), payload[1 + len(encode(seq)) :])
+
+
+def encode_op_message(seq: int, op_bytes: bytes) -> bytes:
+    """Return the payload of an op-frame from an already encoded op."""
+    return b"\x82" + encode(seq) + op_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to one op; `total_minor` in minor units, `chain` the seating's chain head after it."""
+
+    op_id: bytes
+    status: int
+    arg: int
+    order_number: int
+    total_minor: int
+    lsn: int
+    chain: bytes
+
+    def payload(self) -> bytes:
+        """Return the MACed bytes."""
+        return encode(
+            [
+                self.op_id,
+                int(self.status),
+                int(self.arg),
+                self.order_number,
+                self.total_minor,
+                self.lsn,
+                self.chain,
+            ]
+        )
+
+    @classmethod
+    def from_payload(cls, payload: bytes) -> "Reply":
+        """Judge a reply as a device does. Raises: Refusal."""
+        f = shapes.array(decode(payload, REPLY_MAX_BYTES), 7, 7, "reply")
+        status = shapes.integer(f[1], 0, 16, "reply status")
+        if status not in _STATUSES:
+            raise Refusal(RefusalCode.BAD_SHAPE, "the reply has an unknown status")
+        return cls(
+            op_id=shapes.exactly(f[0], OP_ID_BYTES, "reply op-id"),
+            status=status,
+            arg=shapes.u32(f[2], "reply arg"),
+            order_number=shapes.u32(f[3], "reply order number"),
+            total_minor=shapes.u32(f[4], "reply total"),
+            lsn=shapes.integer(f[5], 0, LSN_MAX, "reply lsn"),
+            chain=shapes.exactly(f[6], HASH_BYTES, "reply chain"),
+        )
