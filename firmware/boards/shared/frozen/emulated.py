@@ -1,0 +1,70 @@
+# The board object of the emulated boards, over the C module `_board`. Each board's board.py adds its names.
+#
+# The terminal sees hardware only through what a `board` module exports.
+
+import json
+
+import _board
+import vfs
+from _board import idle_us, instret, reset, reset_cause
+from _board import urandom as random
+from terminal import regions
+
+root = ""  # littlefs is mounted at /
+mounted = []  # the file system once it is there
+_FAT_SIGNATURE = b"\x55\xaa"
+
+
+def region(name):
+    # -> the block device of a region of the flash map.
+    offset, size = regions.find(name)
+    return _board.Flash(offset, size)
+
+
+def mount():
+    # Mount littlefs2 at / -> True if the file system had to be made anew (first start, or damaged beyond mounting).
+    # OSError for a FAT volume: updates cannot be made safe there.
+    dev = region(regions.VFS)
+    try:
+        _mount(dev)
+        return False
+    except OSError:
+        pass  # never formatted, or the power failed while it was: both are made anew below
+    head = bytearray(512)
+    dev.readblocks(0, head, 0)
+    if head[510:] == _FAT_SIGNATURE:
+        raise OSError("the file system is FAT: erase the vfs region, the terminal makes littlefs2 there")
+    vfs.VfsLfs2.mkfs(dev)
+    _mount(dev)
+    return True
+
+
+def _mount(dev):
+    volume = vfs.VfsLfs2(dev)
+    vfs.mount(volume, "/")
+    mounted.append(volume)
+
+
+def options():
+    # -> what the bench gave this board at power-on (dict, empty without a bench).
+    text = _board.boot_options()
+    return json.loads(text) if text else {}
+
+
+def boots():
+    # -> starts since power-on.
+    return _board.boots()
+
+
+def wdt_start(timeout_ms):
+    _board.wdt(timeout_ms)
+
+
+def wdt_feed():
+    _board.wdt(0)
+
+
+def stats():
+    # -> flash counters since this start.
+    erases, programs, program_bytes, violations = _board.flash_stats()
+    return {"erases": erases, "programs": programs, "bytes": program_bytes, "violations": violations}
