@@ -44,7 +44,8 @@ class HostBoard:
         pass
 
     def reset(self):
-        # A program cannot restart its hardware: whoever runs this terminal catches SystemExit and starts it again.
+        # A program cannot restart its hardware: whoever runs this terminal catches SystemExit and starts
+        # it again.
         raise SystemExit("reset")
 
     def reset_cause(self):

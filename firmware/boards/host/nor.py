@@ -1,7 +1,8 @@
 # NOR flash in memory, for tests and for terminals that run inside another program.
 #
-# The model is the one of the emulated boards: a program clears bits (AND), in steps of up to 256 bytes; an
-# erase takes a 4 KiB sector in sixteen steps of 256 bytes; the power can fail before, inside or after any step.
+# The model is the one of the emulated boards: a program clears bits (AND), in steps of up to 256 bytes;
+# an erase takes a 4 KiB sector in sixteen steps of 256 bytes; the power can fail before, inside or after
+# any step.
 # It runs on CPython and on MicroPython, so real littlefs can sit on it.
 
 SECTOR_BYTES = 4096
@@ -32,8 +33,8 @@ class Nor:
         return Region(self, offset, size)
 
     def cut_at(self, n, keep=-1, seed=0):
-        # Fail inside the n-th step from now (1 is the next one), 0 disarms. keep < 0: nothing of the step is done;
-        # keep = k: its first k bytes; seed != 0: a seeded random part of its bits as well.
+        # Fail inside the n-th step from now (1 is the next one), 0 disarms. keep < 0: nothing of the step is
+        # done; keep = k: its first k bytes; seed != 0: a seeded random part of its other bits as well.
         self._cut_step = self.steps + n if n > 0 else -1
         self._cut_keep = keep
         self._cut_seed = seed

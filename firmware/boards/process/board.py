@@ -1,21 +1,6 @@
 # A terminal that is a process of the host.
 
-from emulated import (
-    boots,
-    idle_us,
-    instret,
-    mount,
-    mounted,
-    options,
-    random,
-    region,
-    reset,
-    reset_cause,
-    root,
-    stats,
-    wdt_feed,
-    wdt_start,
-)
+from emulated import *  # noqa: F403
 
 name = "process"
 hardware = "process"

@@ -1,22 +1,7 @@
 # The QEMU RISC-V board.
 
 import _board
-from emulated import (
-    boots,
-    idle_us,
-    instret,
-    mount,
-    mounted,
-    options,
-    random,
-    region,
-    reset,
-    reset_cause,
-    root,
-    stats,
-    wdt_feed,
-    wdt_start,
-)
+from emulated import *  # noqa: F403
 
 name = "qemu"
 hardware = "qemu-rv32"

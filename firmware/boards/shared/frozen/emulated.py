@@ -6,9 +6,14 @@ import json
 
 import _board
 import vfs
-from _board import idle_us, instret, reset, reset_cause
-from _board import urandom as random
 from terminal import regions
+
+boots = _board.boots  # starts since power-on
+idle_us = _board.idle_us
+instret = _board.instret
+random = _board.urandom
+reset = _board.reset
+reset_cause = _board.reset_cause
 
 root = ""  # littlefs is mounted at /
 mounted = []  # the file system once it is there
@@ -22,8 +27,8 @@ def region(name):
 
 
 def mount():
-    # Mount littlefs2 at / -> True if the file system had to be made anew (first start, or damaged beyond mounting).
-    # OSError for a FAT volume: updates cannot be made safe there.
+    # Mount littlefs2 at / -> True if the file system had to be made anew (first start, or damaged beyond
+    # mounting). OSError for a FAT volume: updates cannot be made safe there.
     dev = region(regions.VFS)
     try:
         _mount(dev)
@@ -49,11 +54,6 @@ def options():
     # -> what the bench gave this board at power-on (dict, empty without a bench).
     text = _board.boot_options()
     return json.loads(text) if text else {}
-
-
-def boots():
-    # -> starts since power-on.
-    return _board.boots()
 
 
 def wdt_start(timeout_ms):
