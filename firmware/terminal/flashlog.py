@@ -159,7 +159,8 @@ class Ring:
         sector = self._sector
         if off + n > SECTOR_BYTES:
             raise StorageError("NO_ROOM", "a record was written into a full sector")
-        # Closed meanwhile: after a failed call no record may follow the torn one, recovery would not reach it.
+        # Closed meanwhile: after a failed call no record may follow the torn one, recovery would not
+        # reach it.
         self._off = SECTOR_BYTES
         self.dev.writeblocks(sector, self._view[:n], off)
         self._off = off + ((n + 3) & ~3)

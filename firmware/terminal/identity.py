@@ -1,7 +1,8 @@
 # Who this terminal is: the provisioning record of the `identity` region, with what may override it.
 #
-# The record's format is wire/keys.py's; this file reads the region and applies two rules: an image with a frozen
-# root key refuses a record that names another one, and the bench may move the broker's address (boot options).
+# The record's format is wire/keys.py's; this file reads the region and applies two rules: an image with
+# a frozen root key refuses a record that names another one, and the bench may move the broker's address
+# (boot options).
 
 from .flashlog import StorageError
 from .wire.keys import MAX_IDENTITY_BYTES, Identity, parse_identity
@@ -10,8 +11,8 @@ _HEAD_BYTES = 8
 
 
 def load(dev, options, frozen_root):
-    # dev: block device of the `identity` region; options: the board's boot options (dict); frozen_root: the image's
-    # ROOT_SPKI or None. -> wire.keys.Identity.
+    # dev: block device of the `identity` region; options: the board's boot options (dict);
+    # frozen_root: the image's ROOT_SPKI or None. -> wire.keys.Identity.
     # Raises WireError BAD_RECORD (empty or damaged), StorageError OTHER_ROOT.
     head = bytearray(_HEAD_BYTES)
     dev.readblocks(0, head, 0)

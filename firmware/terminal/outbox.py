@@ -1,9 +1,9 @@
 # The outbox: operations the guest was told are "queued", kept in flash until the server's final answer.
 #
 # An op is durable when append returns, before its first transmission, and stays pending until done(op_id).
-# A finished op is remembered by an appended record, several ops to a record: `done` only notes it in RAM and
-# a full batch, flush() or a shutdown writes it. Losing such notes in a power cut is harmless: the op is pending
-# again, is sent again under the same op_id, and the server answers it as before.
+# A finished op is remembered by an appended record, several ops to a record: `done` only notes it in RAM
+# and a full batch, flush() or a shutdown writes it. Losing such notes in a power cut is harmless: the op
+# is pending again, is sent again under the same op_id, and the server answers it as before.
 #
 # Pending ops of the oldest sector are copied forward when it is reclaimed, so one unanswered op cannot pin
 # the ring; the byte budget guarantees that some sector always has room (see _make_room).
@@ -79,7 +79,8 @@ class Outbox:
         return location
 
     def done(self, op_id, status):
-        # A verified final answer to this very op arrived -> True; False if it was not pending (answered twice).
+        # A verified final answer to this very op arrived -> True; False if it was not pending (answered
+        # twice).
         # Durable after flush(), or by itself with the last of a batch.
         if not self._forget(op_id):
             return False
