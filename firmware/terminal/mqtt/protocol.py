@@ -1,0 +1,403 @@
+# The MQTT 3.1.1 connection without any I/O: bytes in, bytes out, and what they mean.
+# client.py moves the bytes; this file owns the packet parser, the QoS 1 windows and every limit.
+#
+# Memory is bounded: one receive buffer, one send buffer, `window` sent messages kept until their PUBACK. A
+# packet larger than the receive buffer is read into a buffer of its own, made after its length was checked;
+# one larger than max_packet is skipped, acknowledged (it would come back for ever otherwise) and counted.
+from struct import pack
+
+from terminal.compat import const
+from terminal.mqtt import packets
+from terminal.mqtt.errors import (
+    MALFORMED,
+    REFUSED,
+    SUBSCRIBE_REFUSED,
+    TOO_LARGE,
+    Full,
+    MqttError,
+)
+
+_RX_BYTES = const(2560)
+_TX_BYTES = const(4096)
+_MAX_PACKET = const(8448)  # an update offer (8192) with its topic
+_MAX_SKIP = const(262144)  # a longer "packet" is an attack: the connection ends
+_MAX_TOPIC = const(128)
+_RESERVE = const(1792)  # of the send buffer, for what is not PUBLISH: a receive buffer full of the shortest
+# messages asks for 1,460 bytes of PUBACK
+
+# States
+CLOSED = const(0)
+CONNECTING = const(1)  # CONNECT sent
+CONNECTED = const(2)  # CONNACK 0 received
+
+_REFUSALS = (
+    "",
+    "protocol version",
+    "client id",
+    "broker unavailable",
+    "user name or password",
+    "not authorised",
+)
+
+
+class Protocol:
+    # on_message(topic bytes, payload memoryview): called while parsing, the view is valid only during the
+    #     PUBACK is queued when it returns.
+    # on_subscribed(packet_id), or None.
+    def __init__(self, on_message, on_subscribed=None, window=8, rx_bytes=_RX_BYTES, tx_bytes=_TX_BYTES):
+        self.on_message = on_message
+        self.on_subscribed = on_subscribed
+        self.window = window
+        self.state = CLOSED
+        self.session_present = False
+        self.inflight = {}  # packet id -> PUBLISH packet, sent and not yet acknowledged
+        self.received = 0  # PUBLISH packets
+        self.oversized = 0  # skipped
+        self.strange_acks = 0  # PUBACK for a message that is not in flight
+        self.ping_pending = False
+        self._packet_id = 0
+        self._asked = {}  # packet id -> True for SUBSCRIBE and UNSUBSCRIBE
+        self._formats = {}
+        self._base = bytearray(rx_bytes)
+        self._tx = bytearray(tx_bytes)
+        self._tx_view = memoryview(self._tx)
+        self._tx_limit = tx_bytes - _RESERVE
+        self._use(self._base)
+        self._reset()
+
+    def _use(self, buffer):
+        self._rx = buffer
+        self._view = memoryview(buffer)
+
+    def _reset(self):
+        self._head = self._tail = 0
+        self._skip = 0
+        self._tx_head = self._tx_tail = 0
+        self._again = []
+        self._asked.clear()
+        self.ping_pending = False
+
+    # ------------------------------------------------------------------ connection
+
+    # Starts a connection: the send buffer then holds CONNECT.
+    def open(self, client_id, user, password, keepalive_s, will=None, clean=False):
+        self._use(self._base)
+        self._reset()
+        self.state = CONNECTING
+        self._put(packets.connect(client_id, user, password, keepalive_s, will, clean))
+
+    # The network connection is gone. Sent messages stay in `inflight` for resume().
+    def lost(self):
+        self.state = CLOSED
+        self._use(self._base)
+        self._reset()
+
+    # Sends every unacknowledged message again, oldest first, with the DUP flag (section 4.4). What does not
+    # fit into the send buffer follows as the network takes it; publish() is Full until then.
+    def resume(self):
+        newest = self._packet_id
+        self._again = sorted(self.inflight, key=lambda p: (p - newest - 1) & 0xFFFF)
+        self._refill()
+
+    def _refill(self):
+        while self._again:
+            packet_id = self._again[0]
+            packet = self.inflight.get(packet_id)
+            if packet is not None:
+                if self._tx_tail - self._tx_head + len(packet) > self._tx_limit:
+                    return
+                if not packet[0] & 8:
+                    packet = bytes((packet[0] | 8,)) + packet[1:]
+                    self.inflight[packet_id] = packet
+                self._put(packet)
+            self._again.pop(0)
+
+    # Forgets unacknowledged messages: the application has its own copy and sends anew.
+    def forget(self):
+        self.inflight.clear()
+
+    def subscribe(self, filters):
+        packet_id = self._next_id()
+        self._asked[packet_id] = True
+        self._put(packets.subscribe(packet_id, filters))
+        return packet_id
+
+    def unsubscribe(self, filters):
+        packet_id = self._next_id()
+        self._asked[packet_id] = True
+        self._put(packets.unsubscribe(packet_id, filters))
+        return packet_id
+
+    def ping(self):
+        self.ping_pending = True
+        self._put(packets.PINGREQ)
+
+    def disconnect(self):
+        self._put(packets.DISCONNECT)
+
+    # ------------------------------------------------------------------ sending
+
+    # True when publish() will take a message of the size of an op.
+    def has_room(self):
+        return (
+            self.state == CONNECTED
+            and len(self.inflight) < self.window
+            and not self._again
+            and self._tx_limit - self._tx_tail + self._tx_head > 1200
+        )
+
+    # Queues one QoS 1 message and returns its packet id. topic, payload: bytes.
+    # Raises Full when the window or the send buffer is full, or when there is no connection, and
+    # MqttError(TOO_LARGE) for a message that would never fit.
+    def publish(self, topic, payload, retain=False):
+        if len(self.inflight) >= self.window or self.state != CONNECTED or self._again:
+            raise Full
+        packet_id = self._packet_id + 1
+        if packet_id > 65535:
+            packet_id = 1
+        if packet_id in self.inflight or self._asked:
+            self._packet_id = packet_id - 1
+            packet_id = self._next_id()
+        size = len(topic) + len(payload) + 4
+        if 127 < size < 16384 and not retain:
+            # The usual op in one call: fixed header, two length bytes, topic, packet id, payload.
+            form = self._formats.get(size)
+            if form is None or form[0] != len(topic):
+                if len(self._formats) > 15:
+                    self._formats.clear()
+                form = (len(topic), f">BBBH{len(topic)}sH{len(payload)}s")
+                self._formats[size] = form
+            packet = pack(form[1], 0x32, size & 127 | 128, size >> 7, len(topic), topic, packet_id, payload)
+        else:
+            packet = packets.publish(packet_id, topic, payload, retain)
+        end = self._tx_tail + len(packet)
+        if end > self._tx_limit:
+            if len(packet) > self._tx_limit:
+                raise MqttError(TOO_LARGE, f"a message of {len(packet)} bytes does not fit")
+            self._make_room(len(packet), self._tx_limit)
+            end = self._tx_tail + len(packet)
+        self._tx[self._tx_tail : end] = packet
+        self._tx_tail = end
+        self.inflight[packet_id] = packet
+        self._packet_id = packet_id
+        return packet_id
+
+    # The bytes to write to the network now; tell with sent() how many were taken.
+    def to_send(self):
+        return self._tx_view[self._tx_head : self._tx_tail]
+
+    def pending_bytes(self):
+        return self._tx_tail - self._tx_head
+
+    def sent(self, count):
+        self._tx_head += count
+        if self._tx_head == self._tx_tail:
+            self._tx_head = self._tx_tail = 0
+            if self._again:
+                self._refill()
+
+    def _next_id(self):
+        packet_id = self._packet_id
+        while True:
+            packet_id = packet_id % 65535 + 1
+            if packet_id not in self.inflight and packet_id not in self._asked:
+                self._packet_id = packet_id
+                return packet_id
+
+    def _put(self, packet):
+        if self._tx_tail + len(packet) > len(self._tx):
+            self._make_room(len(packet), len(self._tx))
+        end = self._tx_tail + len(packet)
+        self._tx[self._tx_tail : end] = packet
+        self._tx_tail = end
+
+    def _make_room(self, size, limit):
+        waiting = bytes(self.to_send())
+        if len(waiting) + size > limit:
+            raise Full
+        self._tx[: len(waiting)] = waiting
+        self._tx_head = 0
+        self._tx_tail = len(waiting)
+
+    # ------------------------------------------------------------------ receiving
+
+    # Where the network may put the next bytes; never empty. Tell with take() how many came.
+    def space(self):
+        return self._view[self._tail :]
+
+    # `count` more bytes are in the buffer: handles every complete packet. Raises MqttError when the
+    # connection must end.
+    def take(self, count):
+        self._tail += count
+        if self._skip:
+            self._drop(0)
+        self._parse()
+        if self._head == self._tail:
+            self._head = self._tail = 0
+            if self._rx is not self._base:
+                self._use(self._base)
+        elif self._tail == len(self._rx) and self._head:
+            rest = self._tail - self._head
+            self._rx[:rest] = bytes(self._view[self._head : self._tail])
+            self._head = 0
+            self._tail = rest
+
+    def _parse(self):
+        rx = self._rx
+        end = self._tail
+        pos = self._head
+        while end - pos > 1:
+            head = rx[pos]
+            size = rx[pos + 1]
+            body = pos + 2
+            if size > 127:
+                size &= 127
+                shift = 7
+                while True:
+                    if body == end:
+                        self._head = pos
+                        return
+                    more = rx[body]
+                    body += 1
+                    size |= (more & 127) << shift
+                    if more < 128:
+                        break
+                    shift += 7
+                    if shift > 21:
+                        raise MqttError(MALFORMED, "a length of more than four bytes")
+                if not more:
+                    raise MqttError(MALFORMED, "a length that is not in its shortest form")
+            stop = body + size
+            if stop > end:
+                self._head = pos
+                if stop - pos > len(rx):
+                    self._large(pos, body, stop)
+                return
+            if head == 0x40:  # PUBACK
+                if size != 2:
+                    raise MqttError(MALFORMED, f"PUBACK of {size} bytes")
+                packet_id = rx[body] << 8 | rx[body + 1]
+                if packet_id in self.inflight:
+                    del self.inflight[packet_id]
+                else:
+                    self.strange_acks += 1
+            elif head & 0xF0 == 0x30:
+                self._on_publish(head, body, stop)
+            else:
+                self._on_other(head, body, size)
+            pos = stop
+            self._head = pos
+
+    def _on_publish(self, head, pos, stop):
+        rx = self._rx
+        qos1 = head & 2
+        if self.state != CONNECTED or head & 4:
+            raise MqttError(MALFORMED, "PUBLISH before CONNACK or with QoS 2")
+        if stop - pos < 2:
+            raise MqttError(MALFORMED, "PUBLISH without a topic")
+        start = pos + 2
+        topic_end = start + (rx[pos] << 8 | rx[pos + 1])
+        payload = topic_end + 2 if qos1 else topic_end
+        if payload > stop or topic_end == start or topic_end - start > _MAX_TOPIC:
+            raise MqttError(MALFORMED, "PUBLISH with a bad topic")
+        self.received += 1
+        self.on_message(bytes(self._view[start:topic_end]), self._view[payload:stop])
+        if qos1:
+            self._acknowledge(rx[topic_end], rx[topic_end + 1])
+
+    def _acknowledge(self, high, low):
+        if not high and not low:
+            raise MqttError(MALFORMED, "packet id 0")
+        tx = self._tx
+        tail = self._tx_tail
+        if tail + 4 > len(tx):
+            self._put(bytes((0x40, 2, high, low)))
+            return
+        tx[tail] = 0x40
+        tx[tail + 1] = 2
+        tx[tail + 2] = high
+        tx[tail + 3] = low
+        self._tx_tail = tail + 4
+
+    def _on_other(self, head, pos, size):
+        rx = self._rx
+        if head == 0xD0 and size == 0:  # PINGRESP
+            self.ping_pending = False
+        elif head == 0x20 and size == 2 and self.state == CONNECTING:  # CONNACK
+            code = rx[pos + 1]
+            if rx[pos] > 1:
+                raise MqttError(MALFORMED, "CONNACK flags")
+            if code:
+                raise MqttError(REFUSED, _REFUSALS[code] if code < len(_REFUSALS) else f"code {code}")
+            self.session_present = rx[pos] == 1
+            self.state = CONNECTED
+        elif head == 0x90 and size > 2:  # SUBACK
+            packet_id = self._answered(pos)
+            for i in range(pos + 2, pos + size):
+                if rx[i] > 2:
+                    raise MqttError(SUBSCRIBE_REFUSED, "the broker refused a subscription")
+            if self.on_subscribed is not None:
+                self.on_subscribed(packet_id)
+        elif head == 0xB0 and size == 2:  # UNSUBACK
+            self._answered(pos)
+        else:
+            raise MqttError(MALFORMED, f"packet type {head:#04x} of {size} bytes")
+
+    def _answered(self, pos):
+        packet_id = self._rx[pos] << 8 | self._rx[pos + 1]
+        if self._asked.pop(packet_id, None) is None:
+            raise MqttError(MALFORMED, "an answer to nothing that was asked")
+        return packet_id
+
+    # ------------------------------------------------------------------ packets larger than the buffer
+
+    def _large(self, pos, body, stop):
+        size = stop - pos
+        if self._rx[pos] & 0xF0 != 0x30:
+            raise MqttError(MALFORMED, f"a control packet of {size} bytes")
+        if size > _MAX_SKIP:
+            raise MqttError(TOO_LARGE, f"a message of {size} bytes")
+        if self.state != CONNECTED:
+            raise MqttError(MALFORMED, "PUBLISH before CONNACK")
+        if size <= _MAX_PACKET:
+            try:
+                buffer = bytearray(size)
+            except MemoryError:
+                buffer = None
+            if buffer is not None:
+                have = self._tail - pos
+                buffer[:have] = bytes(self._view[pos : self._tail])
+                self._use(buffer)
+                self._head = 0
+                self._tail = have
+                return
+        self._refuse(pos, body, size)
+
+    # Skips a message that will not be read, once enough of it is here to acknowledge it.
+    def _refuse(self, pos, body, size):
+        rx = self._rx
+        have = self._tail
+        if have - body < 2:
+            return
+        topic_end = body + 2 + (rx[body] << 8 | rx[body + 1])
+        if topic_end - body > _MAX_TOPIC + 2:
+            raise MqttError(MALFORMED, "PUBLISH with a bad topic")
+        if have < topic_end + 2:
+            return
+        if rx[pos] & 4:
+            raise MqttError(MALFORMED, "PUBLISH with QoS 2")
+        if rx[pos] & 2:
+            self._acknowledge(rx[topic_end], rx[topic_end + 1])
+        self.oversized += 1
+        self._skip = size
+        self._drop(pos)
+
+    def _drop(self, start):
+        have = self._tail - start
+        count = min(have, self._skip)
+        self._skip -= count
+        rest = have - count
+        if rest:
+            self._rx[:rest] = bytes(self._view[start + count : self._tail])
+        self._head = 0
+        self._tail = rest
