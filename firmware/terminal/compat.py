@@ -1,4 +1,5 @@
-# The few places where MicroPython and CPython differ. Device modules import these names from here and nowhere else.
+# The few places where MicroPython and CPython differ. Device modules import these names from here and nowhere
+# else.
 import time
 
 try:

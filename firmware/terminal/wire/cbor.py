@@ -1,7 +1,8 @@
 # CBOR (RFC 8949) as Seal/1 uses it: definite lengths, shortest integers, no floats, fixed shapes.
 #
-# The Reader walks one buffer forward, never recurses and never allocates by a length it has read: byte strings come
-# back as views into the buffer. Whatever the bytes are, it answers with a value or with a WireError.
+# The Reader walks one buffer forward, never recurses and never allocates by a length it has read: byte
+# strings come back as views into the buffer. Whatever the bytes are, it answers with a value or with a
+# WireError.
 from .errors import (
     BAD_TEXT,
     NOT_SHORTEST,
@@ -79,7 +80,8 @@ def limit(frame, max_bytes):
 
 
 class Reader:
-    # Reads items of buf[pos:end] one after the other; the caller's sequence of calls is the shape that is accepted.
+    # Reads items of buf[pos:end] one after the other; the caller's sequence of calls is the shape that is
+    # accepted.
 
     def __init__(self, buf, pos=0, end=None):
         self.buf = memoryview(buf)

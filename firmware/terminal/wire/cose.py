@@ -1,8 +1,9 @@
-# COSE_Sign1 with PS256, COSE_Mac0 with HMAC-SHA-256, HKDF: the exact envelopes of Seal/1 (RFC 9052, 8230, 5869).
+# COSE_Sign1 with PS256, COSE_Mac0 with HMAC-SHA-256, HKDF: the exact envelopes of Seal/1 (RFC 9052, 8230,
+# 5869).
 #
-# Envelopes have one byte pattern each, so they are compared, not interpreted. Sealer and Opener are the hot path of
-# every order: the pads, the MAC structure up to the payload and the frame head are laid out once per session; a
-# message costs four hash calls and no copy of its payload.
+# Envelopes have one byte pattern each, so they are compared, not interpreted. Sealer and Opener are the hot
+# path of every order: the pads, the MAC structure up to the payload and the frame head are laid out once per
+# session; a message costs four hash calls and no copy of its payload.
 import hashlib
 
 from .cbor import Reader, enc_array_head, enc_bstr, enc_tstr, put_uint
@@ -25,7 +26,8 @@ MAX_OP_FRAME_BYTES = 1024
 MAX_REPLY_FRAME_BYTES = 256
 MAX_SEQUENCE = 1 << 20  # messages one session may carry before it must be replaced
 
-# tag, array(4), protected header, unprotected map of one entry with label 4 and a byte string of the id's length
+# tag, array(4), protected header, unprotected map of one entry with label 4 and a byte string of the id's
+# length
 _SIGN1_HEAD = b"\xd2\x84\x44\xa1\x01\x38\x24\xa1\x04\x48"
 _SIGN1_STRUCTURE = b"\x84\x6aSignature1\x44\xa1\x01\x38\x24"
 _MAC0_HEAD = b"\xd1\x84\x43\xa1\x01\x05\xa1\x04"
@@ -38,7 +40,8 @@ SIGN1_PAYLOAD = SIGN1_KID + 8  # where the payload's byte string begins
 
 
 def aad(kind, site, device, *binary):
-    # The external_aad of every envelope and the OAEP label: one CBOR array, so nothing runs into its neighbour.
+    # The external_aad of every envelope and the OAEP label: one CBOR array, so nothing runs into its
+    # neighbour.
     out = (
         enc_array_head(4 + len(binary))
         + enc_tstr("seal/1")
@@ -80,8 +83,9 @@ def hkdf_expand(prk, info, length):
     return out[:length]
 
 
-# Equality in time that depends on nothing but the length: a carry runs out of bit 256 unless all 256 bits of the
-# difference are zero, and bit 257 keeps every intermediate at its full width, so nothing is trimmed early.
+# Equality in time that depends on nothing but the length: a carry runs out of bit 256 unless all 256 bits of
+# the difference are zero, and bit 257 keeps every intermediate at its full width, so nothing is trimmed
+# early.
 _GUARD = 1 << 257
 _ALL_ONES = (1 << 256) - 1
 
@@ -177,7 +181,8 @@ def mac0_verify(key, external_aad, payload, tag):
 
 
 class _Mac:
-    # What Sealer and Opener share: the key's pads, already followed by the MAC structure up to the payload's length.
+    # What Sealer and Opener share: the key's pads, already followed by the MAC structure up to the payload's
+    # length.
 
     def __init__(self, key, sid, external_aad):
         self.inner = _pad(key, 0x36) + _MAC0_STRUCTURE + enc_bstr(external_aad)
@@ -249,7 +254,8 @@ class Opener(_Mac):
         super().__init__(key, sid, aad("reply", site, device, sid, th8))
 
     def open(self, frame):
-        # frame: one whole frame, a bytes-like. Returns (op_id, status, arg, order_number, total_minor, lsn, chain).
+        # frame: one whole frame, a bytes-like. Returns (op_id, status, arg, order_number, total_minor, lsn,
+        # chain).
         size = len(frame)
         if size > MAX_REPLY_FRAME_BYTES:
             raise WireError(TOO_LARGE)

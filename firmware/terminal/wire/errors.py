@@ -1,4 +1,5 @@
-# Why a frame or a key was refused. Every decoder and verifier raises WireError and nothing else, whatever the input.
+# Why a frame or a key was refused. Every decoder and verifier raises WireError and nothing else, whatever the
+# input.
 
 TRUNCATED = "TRUNCATED"  # the bytes end inside an item
 TRAILING = "TRAILING"  # bytes after the one item that belongs here

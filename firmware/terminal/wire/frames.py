@@ -1,7 +1,9 @@
-# Every frame of Seal/1 a terminal reads or writes, field by field in the order of fixtures/protocol/seal.cddl.
+# Every frame of Seal/1 a terminal reads or writes, field by field in the order of
+# fixtures/protocol/seal.cddl.
 #
-# Parsers return named tuples; byte strings inside them are views into the frame unless a comment says otherwise.
-# A parsed envelope is not a verified one: signature and key id are handed out for whoever holds the key.
+# Parsers return named tuples; byte strings inside them are views into the frame unless a comment says
+# otherwise. A parsed envelope is not a verified one: signature and key id are handed out for whoever holds
+# the key.
 from collections import namedtuple
 
 from .cbor import (

@@ -53,8 +53,17 @@ def parse_identity(record):
     return Identity(site, device, table, password, host, port, root_spki, private)
 
 
+def root_key(identity, frozen_spki):
+    # The PublicKey this device trusts: the one frozen into the image if there is one, else the provisioned
+    # one. Raises WireError(WRONG_KEY) if both exist and differ.
+    if frozen_spki is not None and frozen_spki != identity.root_spki:
+        raise WireError(WRONG_KEY)
+    return PublicKey.from_spki(identity.root_spki)
+
+
 def parse_certificate(payload):
-    # Returns the Certificate stated by an envelope's payload; whoever calls has verified the signature, or will.
+    # Returns the Certificate stated by an envelope's payload; whoever calls has verified the signature, or
+    # will.
     reader = Reader(payload)
     reader.array(4)
     purpose = reader.tstr(1, 16)
@@ -71,8 +80,8 @@ def parse_certificate(payload):
 
 
 def certificate_steps(root, frame, purpose, site):
-    # Generator; its value is the Certificate if root, a PublicKey, signed frame for this purpose and site ("" for a
-    # release key). Raises WireError otherwise.
+    # Generator; its value is the Certificate if root, a PublicKey, signed frame for this purpose and site (""
+    # for a release key). Raises WireError otherwise.
     limit(frame, MAX_CERTIFICATE_BYTES)
     kid, payload, signature = sign1_parse(frame)
     if kid != root.kid:

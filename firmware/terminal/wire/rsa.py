@@ -1,13 +1,15 @@
-# RSA-2048 and RSA-3072 on plain integers: PSS verify and sign, OAEP encrypt (RFC 8017), SHA-256 throughout, e = 65537.
+# RSA-2048 and RSA-3072 on plain integers: PSS verify and sign, OAEP encrypt (RFC 8017), SHA-256 throughout, e
+# = 65537.
 #
-# A private operation takes seconds on a small chip, so every operation is a generator: it yields between steps of at
-# most about two million instructions and its value is the result. Application code awaits run(); a loader or a test
-# calls run_now().
+# A private operation takes seconds on a small chip, so every operation is a generator: it yields between
+# steps of at most about two million instructions and its value is the result. Application code awaits run();
+# a loader or a test calls run_now().
 #
-# Side channels, as far as integers of this kind allow: every private operation is blinded with a fresh random factor,
-# exponents are walked in fixed windows with one squaring and multiplication pattern whatever the bits, and reduction
-# has no data-dependent final subtraction. The integer library itself is not constant-time, and table look-ups are by
-# secret index. A signature is verified before it leaves, so that a fault cannot reveal a prime.
+# Side channels, as far as integers of this kind allow: every private operation is blinded with a fresh random
+# factor, exponents are walked in fixed windows with one squaring and multiplication pattern whatever the
+# bits, and reduction has no data-dependent final subtraction. The integer library itself is not
+# constant-time, and table look-ups are by secret index. A signature is verified before it leaves, so that a
+# fault cannot reveal a prime.
 import hashlib
 
 from .errors import BAD_KEY, KEY_FAULT, WireError
@@ -38,19 +40,23 @@ def run_now(steps):
 
 async def run(steps):
     # Drives a generator to its value, letting every other task run between two steps.
+    # A cancelled task closes the generator, so that its owner can start another.
     import asyncio
 
-    while True:
-        try:
+    try:
+        while True:
             next(steps)
-        except StopIteration as end:
-            return end.value
-        await asyncio.sleep(0)
+            await asyncio.sleep(0)
+    except StopIteration as end:
+        return end.value
+    finally:
+        steps.close()
 
 
 class Modulus:
-    # Montgomery arithmetic modulo an odd n, reduced in four limbs so that three quarters of the work of a division
-    # disappear. R is 64 bits wider than n: with operands below 2n the product stays below 2n and nothing is subtracted.
+    # Montgomery arithmetic modulo an odd n, reduced in four limbs so that three quarters of the work of a
+    # division disappear. R is 64 bits wider than n: with operands below 2n the product stays below 2n and
+    # nothing is subtracted.
 
     def __init__(self, n, bits):
         limb_bits = bits // 4 + 16
@@ -216,7 +222,8 @@ def _pss_hash(mhash, salt):
 
 
 def verify_pss_steps(public, mhash, signature):
-    # RFC 8017 section 8.1.2 with a salt of exactly 32 bytes; mhash: SHA-256 of the message. Value: True or False.
+    # RFC 8017 section 8.1.2 with a salt of exactly 32 bytes; mhash: SHA-256 of the message. Value: True or
+    # False.
     size = public.size
     if len(signature) != size:
         return False
