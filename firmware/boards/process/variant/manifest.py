@@ -1,0 +1,3 @@
+# What the process image freezes: asyncio, and the folder bench/images.py put together.
+include("$(MPY_DIR)/extmod/asyncio")
+freeze("$(FROZEN)")

@@ -1,0 +1,4 @@
+# Runs first, before the file system is there and deaf to Ctrl-C.
+import board
+
+board.mount()
