@@ -43,7 +43,7 @@ def _head(data: bytes, pos: int) -> tuple[int, int, int]:
 def scan(data: bytes) -> None:
     """Refuse everything that is not exactly one deterministic item of Seal/1's subset.
 
-    Raises: Refusal(BAD_ENCODING). Uses no recursion and allocates at most `MAX_DEPTH` counters.
+    Raises: Refusal(BAD_ENCODING, TRAILING_BYTES). Neither recursion nor allocation grows with the bytes.
     """
     end = len(data)
     pos = 0
@@ -53,7 +53,7 @@ def scan(data: bytes) -> None:
         while left == 0:
             if not outer:
                 if pos != end:
-                    raise Refusal(RefusalCode.BAD_ENCODING, "bytes follow the item")
+                    raise Refusal(RefusalCode.TRAILING_BYTES, "bytes follow the item")
                 return
             left = outer.pop()
         if pos >= end:
@@ -84,7 +84,7 @@ def scan(data: bytes) -> None:
 def decode(data: bytes, max_bytes: int) -> Value:
     """Decode one deterministic item of at most `max_bytes` bytes.
 
-    Returns ints, bytes, str and lists of them. Raises: Refusal(TOO_LARGE, BAD_ENCODING).
+    Returns ints, bytes, str and lists of them. Raises: Refusal(TOO_LARGE, BAD_ENCODING, TRAILING_BYTES).
     """
     if len(data) > max_bytes:
         raise Refusal(RefusalCode.TOO_LARGE, f"{len(data)} bytes where {max_bytes} are allowed")

@@ -12,6 +12,7 @@ class RefusalCode(StrEnum):
 
     TOO_LARGE = "too_large"
     BAD_ENCODING = "bad_encoding"
+    TRAILING_BYTES = "trailing_bytes"
     BAD_SHAPE = "bad_shape"
     BAD_ENVELOPE = "bad_envelope"
     WRONG_KEY = "wrong_key"

@@ -4,6 +4,7 @@ An op whose MAC is valid and whose op-id is readable is never dropped for its bo
 code it will be answered with, so that the device's journal can let go of it.
 """
 
+import re
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
@@ -131,9 +132,9 @@ def _order(op_id: bytes, fields: list[Value]) -> Op:
         raise _Reject(RejectCode.MALFORMED)
     if type(menu_version) is not int or not 0 <= menu_version <= shapes.U32_MAX:
         raise _Reject(RejectCode.MALFORMED)
-    if type(total) is not int or total < 0 or not isinstance(body, list) or not body:
+    if type(total) is not int or not 0 <= total <= shapes.U32_MAX or not isinstance(body, list) or not body:
         raise _Reject(RejectCode.MALFORMED)
-    if total > shapes.U32_MAX or len(body) > LINES_MAX:
+    if len(body) > LINES_MAX:
         raise _Reject(RejectCode.TOO_LARGE)
     return Op(OpType.ORDER, op_id, table, tuple([_line(line) for line in body]), menu_version, total)
 
@@ -158,6 +159,24 @@ def parse_op(value: Value) -> Op:
         return Op(op_type, op_id, "", (), 0, 0, reject.code)
 
 
+# Payload up to the op-id: array of 2, seq, array of 6 or another count, type, byte string of 12.
+_OP_START = re.compile(
+    rb"\x82(?:([\x01-\x17])|\x18([\x18-\xff])|\x19(.{2})|\x1a(.{4}))([\x80-\x97][\x00-\x17]\x4c(.{12}))",
+    re.DOTALL,
+)
+
+
+def _salvage(payload: bytes, refusal: Refusal) -> "OpMessage":
+    """Return a MALFORMED op for a payload that is bad CBOR only after its op-id: it can be answered."""
+    match = _OP_START.match(payload)
+    if match is None:
+        raise refusal
+    seq = int.from_bytes(match[1] or match[2] or match[3] or match[4], "big")
+    if not payload.startswith(b"\x82" + encode(seq)):
+        raise refusal
+    return OpMessage(seq, Op(0, match[6], "", (), 0, 0, RejectCode.MALFORMED), payload[match.start(5) :])
+
+
 @dataclass(frozen=True, slots=True)
 class OpMessage:
     """An op with the sequence number of its transmission; `op_bytes` is the encoded op inside."""
@@ -168,8 +187,16 @@ class OpMessage:
 
     @classmethod
     def from_payload(cls, payload: bytes) -> "OpMessage":
-        """Judge the payload of an op-frame whose MAC is valid. Raises: Refusal(BAD_ENCODING, BAD_SHAPE)."""
-        value = decode(payload, OP_MAX_BYTES)
+        """Judge the payload of an op-frame whose MAC is valid.
+
+        Raises: Refusal(BAD_ENCODING, TRAILING_BYTES, BAD_SHAPE) where seq and op-id cannot be read.
+        """
+        try:
+            value = decode(payload, OP_MAX_BYTES)
+        except Refusal as refusal:
+            if refusal.code != RefusalCode.BAD_ENCODING:
+                raise
+            return _salvage(payload, refusal)
         if not isinstance(value, list) or len(value) != 2:
             raise shapes.bad_shape("op-message")
         seq = shapes.u32(value[0], "seq")
