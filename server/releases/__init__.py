@@ -1,0 +1,1 @@
+"""Releases: building and signing application bundles, and answering the terminals that fetch them."""

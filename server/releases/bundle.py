@@ -1,0 +1,114 @@
+"""Building a bundle: files joined in order, cut into chunks, described by a signed manifest.
+
+Pure. The release key is borrowed through the `Signer` seam and is never on the order server in operation.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+
+from server.wire.errors import Refusal, RefusalCode
+from server.wire.frames import RELEASE, Certificate
+from server.wire.rsa import Signer, VerifyKey
+from server.wire.updates import BundleFile, Manifest, Offer, bundle_hash
+
+DEFAULT_CHUNK_BYTES = 1024
+BUNDLE_MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a bundle is for.
+
+    `hardware` is the hardware class; `group` the sites' group, "" for all. Versions are release numbers
+    (major << 16 | minor << 8 | patch): `floor` is the lowest version that may be installed afterwards,
+    `firmware_minimum` and `firmware_maximum` bound the firmware image it runs on.
+    """
+
+    hardware: str
+    version: int
+    floor: int = 0
+    firmware_minimum: int = 0
+    firmware_maximum: int = 0xFFFF_FFFF
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A signed release as it is offered and served; `data` is the files' joined bytes."""
+
+    offer: Offer
+    manifest: Manifest
+    data: bytes
+
+    @property
+    def hash(self) -> bytes:
+        """The bundle's name, 32 bytes."""
+        return bundle_hash(self.offer.manifest_frame)
+
+
+def certify(root: Signer, release_spki: bytes, epoch: int = 1) -> bytes:
+    """Return the cert-frame that makes a key (DER, RSA-3072) a release key; the root key's only other task."""
+    return Certificate(RELEASE, release_spki, epoch).seal(root, "")
+
+
+def chunk_hashes(data: bytes, chunk_size: int) -> list[bytes]:
+    """Return the SHA-256 of each chunk of `chunk_size` bytes, in order."""
+    return [sha256(data[at : at + chunk_size]).digest() for at in range(0, len(data), chunk_size)]
+
+
+def build_bundle(
+    files: Mapping[str, bytes],
+    target: Target,
+    signer: Signer,
+    certificate: bytes,
+    chunk_size: int = DEFAULT_CHUNK_BYTES,
+) -> Bundle:
+    """Return the signed bundle of `files` (relative path to bytes, in the order they will lie in the bundle).
+
+    `signer` holds a release key and `certificate` the root's cert-frame for it.
+    Raises: Refusal(BAD_RELEASE, BAD_SHAPE, TOO_LARGE) where no terminal could accept the result.
+    """
+    data = b"".join(files.values())
+    if not 0 < len(data) <= BUNDLE_MAX_BYTES:
+        raise Refusal(RefusalCode.BAD_RELEASE, f"a bundle has 1 to {BUNDLE_MAX_BYTES} bytes")
+    manifest = Manifest(
+        hardware=target.hardware,
+        group=target.group,
+        version=target.version,
+        floor=target.floor,
+        firmware_minimum=target.firmware_minimum,
+        firmware_maximum=target.firmware_maximum,
+        size=len(data),
+        chunk_size=chunk_size,
+        files=tuple(BundleFile(path, len(body), sha256(body).digest()) for path, body in files.items()),
+        chunks=sha256(b"".join(chunk_hashes(data, chunk_size))).digest(),
+    )
+    offer = Offer(manifest.seal(signer), certificate)
+    offer.encode()  # judges its size
+    return Bundle(offer, manifest, data)
+
+
+def open_bundle(offer_frame: bytes, data: bytes, root: VerifyKey) -> Bundle:
+    """Return the bundle if everything in it is what a release key certified by `root` signed.
+
+    Raises: Refusal, BAD_RELEASE where the bytes are not the manifest's.
+    """
+    offer = Offer.decode(offer_frame)
+    manifest = offer.open(root)
+    if len(data) != manifest.size:
+        raise Refusal(RefusalCode.BAD_RELEASE, "the bundle has another size than its manifest says")
+    if not _files_match(manifest, data):
+        raise Refusal(RefusalCode.BAD_RELEASE, "a file of the bundle is not the one its manifest names")
+    if sha256(b"".join(chunk_hashes(data, manifest.chunk_size))).digest() != manifest.chunks:
+        raise Refusal(RefusalCode.BAD_RELEASE, "the chunk hash list is not the one its manifest names")
+    return Bundle(offer, manifest, data)
+
+
+def _files_match(manifest: Manifest, data: bytes) -> bool:
+    at = 0
+    for file in manifest.files:
+        if sha256(data[at : at + file.size]).digest() != file.hash:
+            return False
+        at += file.size
+    return True

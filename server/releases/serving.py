@@ -1,0 +1,85 @@
+"""Answering terminals that fetch a bundle. Bounded: one request leads to at most 16 answers of at most 4 KiB.
+
+Nothing here is authenticated on its own: what a terminal receives it checks against the signed manifest, so a
+forged request costs the sender's rate limit and a forged answer one more request.
+"""
+
+from collections.abc import Iterable
+
+from server.releases.bundle import Bundle, chunk_hashes
+from server.wire.errors import Refusal, RefusalCode
+from server.wire.frames import HASH_BYTES
+from server.wire.updates import HASHES_PER_RUN, REFERENCE_BYTES, WHAT_HASHES, OtaChunk, OtaGet
+
+_RUN_BYTES = HASHES_PER_RUN * HASH_BYTES
+
+
+class ServedBundle:
+    """One published bundle, cut for serving."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.ref = bundle.hash[:REFERENCE_BYTES]
+        self._chunk_size = bundle.manifest.chunk_size
+        self._hashes = b"".join(chunk_hashes(bundle.data, self._chunk_size))
+
+    @property
+    def offer_frame(self) -> bytes:
+        """The frame that tells a terminal about this bundle."""
+        return self.bundle.offer.encode()
+
+    def answer(self, request: OtaGet) -> list[OtaChunk]:
+        """Return what was asked for, cut off at the end. Raises: Refusal(OUT_OF_RANGE) beyond the end."""
+        hashes = request.what == WHAT_HASHES
+        source, step = (self._hashes, _RUN_BYTES) if hashes else (self.bundle.data, self._chunk_size)
+        count = -(-len(source) // step)
+        if request.first >= count:
+            raise Refusal(RefusalCode.OUT_OF_RANGE, "the request begins behind the end of the bundle")
+        last = min(request.first + request.count, count)
+        return [
+            OtaChunk(self.ref, request.what, index, source[index * step : (index + 1) * step])
+            for index in range(request.first, last)
+        ]
+
+
+class Releases:
+    """The published bundles of a site, at most `limit` of them; the newest push out the oldest."""
+
+    def __init__(self, bundles: Iterable[Bundle] = (), limit: int = 8) -> None:
+        self._limit = limit
+        self._served: dict[bytes, ServedBundle] = {}
+        for bundle in bundles:
+            self.publish(bundle)
+
+    def publish(self, bundle: Bundle) -> ServedBundle:
+        """Serve one more bundle from now on."""
+        served = ServedBundle(bundle)
+        self._served.pop(served.ref, None)
+        self._served[served.ref] = served
+        while len(self._served) > self._limit:
+            del self._served[next(iter(self._served))]
+        return served
+
+    def offer_for(self, hardware: str, running: int) -> ServedBundle | None:
+        """Return the highest bundle for a hardware class above the running release, if there is one."""
+        newer = [
+            served
+            for served in self._served.values()
+            if served.bundle.manifest.hardware == hardware and served.bundle.manifest.version > running
+        ]
+        return max(newer, key=lambda served: served.bundle.manifest.version, default=None)
+
+    def offers(self) -> list[ServedBundle]:
+        """Return everything served, oldest first."""
+        return list(self._served.values())
+
+    def answer(self, frame: bytes) -> list[bytes]:
+        """Return the ota-chunk frames an ota-get frame asks for, at most 16.
+
+        Raises: Refusal(UNKNOWN_RELEASE, OUT_OF_RANGE) or one for a frame of the wrong shape.
+        """
+        request = OtaGet.decode(frame)
+        served = self._served.get(request.ref)
+        if served is None:
+            raise Refusal(RefusalCode.UNKNOWN_RELEASE, "no such bundle is published here")
+        return [chunk.encode() for chunk in served.answer(request)]
