@@ -48,7 +48,7 @@ class Bundle:
 
 
 def certify(root: Signer, release_spki: bytes, epoch: int = 1) -> bytes:
-    """Return the cert-frame that makes a key (DER, RSA-3072) a release key; the root key's only other task."""
+    """Return the cert-frame, made by the root key, that makes a key (DER, RSA-3072) a release key."""
     return Certificate(RELEASE, release_spki, epoch).seal(root, "")
 
 

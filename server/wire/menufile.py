@@ -5,7 +5,8 @@
      "groups": [{"id", "name", "min", "max", "modifiers": [{"id", "name", "delta_minor"}]}],
      "items": [{"id", "category", "name", "price_minor", "tax", "groups": [id]}]}
 
-Money is in integer minor units. Every key is required and no other is allowed, so that a misspelt one is noticed.
+Money is in integer minor units. Every key is required and no other is allowed, so that a misspelt one is
+noticed.
 """
 
 import json
