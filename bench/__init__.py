@@ -1,0 +1,1 @@
+"""The rig: power, console, link and flash of terminals, driven as in a lab, then measured and judged."""

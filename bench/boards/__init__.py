@@ -1,0 +1,1 @@
+"""Boards: a chip on USB, QEMU or a process, each behind the same small capabilities."""

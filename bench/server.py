@@ -1,0 +1,179 @@
+"""The order server as a child process: start, kill, restart on the same state and port, administer.
+
+The bench uses the server exactly as an operator does: `tableside server ...` and the read-only ledger.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import children, provision
+from bench.boards.base import Identity
+from bench.errors import BenchError
+from bench.paths import ROOT
+from server.storage.ledger import Ledger
+
+START_DEADLINE_S = 30.0
+_STOP_GRACE_S = 10.0
+_ADMIN_DEADLINE_S = 60.0
+
+
+class BenchServer:
+    """One server on one state directory; its MQTT port stays the same over restarts."""
+
+    def __init__(self, state: Path, log: Path, site: str = "demo", options: Sequence[str] = ()) -> None:
+        self.state = state
+        self.site = site
+        self.host = "127.0.0.1"
+        self.port = 0
+        self._options = list(options)
+        self._log = log
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def running(self) -> bool:
+        """True while the process lives."""
+        return self._child is not None and self._child.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running server.
+
+        Raises: BenchError(SERVER_DOWN).
+        """
+        if self._child is None or not self.running:
+            raise BenchError("SERVER_DOWN", "The order server is not running.")
+        return self._child.pid
+
+    @property
+    def ledger(self) -> Ledger:
+        """What the server has committed (read-only)."""
+        return Ledger(self.state / "tableside.db")
+
+    def start(self) -> None:
+        """Start it and wait until it listens.
+
+        Raises: BenchError(SERVER_START) with the server's own last words.
+        """
+        if self.running:
+            return
+        argv = [sys.executable, "-m", "server", "run", "--state", str(self.state), "--site", self.site]
+        argv += ["--mqtt", f"{self.host}:{self.port}", "--ready-json", *self._options]
+        with self._log.open("ab") as log:
+            self._child = children.spawn(
+                argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, env=_environment()
+            )
+        try:
+            ready = self._await_ready(self._child)
+        except BenchError:
+            self.kill()
+            raise
+        self.port = int(ready["mqtt"]["port"])
+
+    def stop(self) -> int:
+        """Stop it as an operator would; returns its exit status."""
+        return self._end(lambda child: children.stop(child, _STOP_GRACE_S))
+
+    def kill(self) -> None:
+        """kill -9: no goodbye, no flush."""
+        self._end(children.kill)
+
+    def restart(self) -> None:
+        """kill -9 and start again on the same state and port."""
+        self.kill()
+        self.start()
+
+    def admin(self, *words: str, stdin: bytes = b"") -> Any:
+        """Run `tableside server WORDS... --state DIR --json`; returns its JSON output (None without one).
+
+        Raises: BenchError(ADMIN) with the command's own sentence.
+        """
+        argv = [sys.executable, "-m", "server", *words, "--state", str(self.state), "--json"]
+        try:
+            done = subprocess.run(
+                argv,
+                cwd=ROOT,
+                input=stdin,
+                capture_output=True,
+                timeout=_ADMIN_DEADLINE_S,
+                env=_environment(),
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BenchError(
+                "ADMIN", f"server {' '.join(words)} took longer than {_ADMIN_DEADLINE_S:g} s."
+            ) from error
+        if done.returncode:
+            said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
+            raise BenchError(
+                "ADMIN", f"server {' '.join(words)} failed: {said[-1] if said else done.returncode}"
+            )
+        text = done.stdout.decode().strip()
+        return json.loads(text) if text else None
+
+    def register(self, who: Identity) -> None:
+        """Put a terminal into the registry, active at its table."""
+        self.admin(
+            "devices", "add", who.device, "--table", who.table, "--key", "-", "--password", who.password,
+            stdin=provision.public_spki(who),
+        )  # fmt: skip
+
+    def cpu_seconds(self) -> float:
+        """Processor time the server has used so far, user and system."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def _end(self, how: Any) -> int:
+        if self._child is None:
+            return 0
+        status = int(how(self._child))
+        if self._child.stdout is not None:
+            self._child.stdout.close()
+        self._child = None
+        return status
+
+    def _await_ready(self, child: subprocess.Popen[bytes]) -> dict[str, Any]:
+        assert child.stdout is not None
+        end = time.monotonic() + START_DEADLINE_S
+        pending = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(child.stdout, selectors.EVENT_READ)
+            while (left := end - time.monotonic()) > 0:
+                if not selector.select(left):
+                    continue
+                data = os.read(child.stdout.fileno(), 65536)
+                if not data:
+                    break
+                pending += data
+                *lines, pending = pending.split(b"\n")
+                for line in lines:
+                    message = _json_or_none(line)
+                    if message is not None and message.get("event") == "ready":
+                        return message
+        raise BenchError(
+            "SERVER_START", f"The order server did not start: {self._last_words()} (log: {self._log})"
+        )
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+def _json_or_none(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONUNBUFFERED": "1"}
