@@ -34,5 +34,4 @@ def load(dev, options, frozen_root):
         options.get("port", found.port),
         root,
         found.private,
-        found.kid,
     )
