@@ -1,0 +1,71 @@
+"""What a server is started with, checked before anything is touched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from server.transport.limits import Limits, Rate
+from server.wire.shapes import is_identifier
+
+DEMO_ROOT_KEY = Path(__file__).resolve().parent.parent / "fixtures" / "keys" / "root.pem"
+DEMO_MENU = Path(__file__).resolve().parent.parent / "fixtures" / "menu" / "demo.json"
+DEFAULT_STATE = Path("tableside-state")
+BEACON_INTERVAL_S = 30.0
+
+
+class ConfigError(Exception):
+    """The server cannot be started like this; the message says what to change."""
+
+    code = "CONFIG"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Everything that can be chosen about a server. Port 0 takes a free port."""
+
+    state: Path = DEFAULT_STATE
+    site: str = "demo"
+    mqtt_host: str = "127.0.0.1"
+    mqtt_port: int = 0
+    root_key: Path = DEMO_ROOT_KEY
+    demo_menu: Path = DEMO_MENU
+    beacon_interval_s: float = BEACON_INTERVAL_S
+    queue_capacity: int = 4096
+    max_batch: int = 128
+    window: int = 32
+    session_ttl_s: int = 12 * 3600
+    limits: Limits = field(default_factory=Limits)
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Split HOST:PORT. Raises: ConfigError."""
+    host, separator, port = text.rpartition(":")
+    if not separator or not host or not port.isdecimal() or int(port) > 65_535:
+        raise ConfigError(
+            f"{text!r} is not HOST:PORT with a port from 0 to 65535, for example 127.0.0.1:1883"
+        )
+    return host, int(port)
+
+
+def parse_rate(text: str) -> Rate:
+    """Read a limit PER_SECOND:BURST. Raises: ConfigError."""
+    try:
+        per_second, burst = (float(part) for part in text.split(":"))
+    except ValueError:
+        raise ConfigError(f"{text!r} is not PER_SECOND:BURST, for example 50:100") from None
+    if not (0.001 <= per_second <= 1e9 and 1 <= burst <= 1e9):
+        raise ConfigError(f"{text!r} is out of range: at least 0.001 per second and a burst of at least 1")
+    return Rate(per_second, burst)
+
+
+def check_site(site: str) -> str:
+    """Return the site name. Raises: ConfigError."""
+    return check_name("site", site)
+
+
+def check_name(what: str, name: str) -> str:
+    """Return a site, device or table name. Raises: ConfigError."""
+    if not is_identifier(name):
+        raise ConfigError(f"{what} {name!r} is not 1 to 32 characters of a-z, 0-9 and -")
+    return name

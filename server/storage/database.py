@@ -1,0 +1,168 @@
+"""Open a site's database file: pragmas, integrity, schema version.
+
+The engine hands out connections in autocommit mode; every writing transaction is begun with ``BEGIN
+IMMEDIATE`` so that a writer never discovers halfway that somebody else is writing. ``synchronous=FULL`` is
+set on each connection: with less, a commit is not on disk when it returns.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.pool import NullPool
+
+from server.storage.schema import SCHEMA_VERSION, metadata
+
+DATABASE_NAME = "tableside.db"
+BUSY_TIMEOUT_MS = 10_000
+
+
+class StorageError(Exception):
+    """The database cannot be used; the message says which file and what to do next."""
+
+    code = "STORAGE"
+
+
+def database_path(state: Path) -> Path:
+    """The database file inside a state folder."""
+    return state / DATABASE_NAME
+
+
+def _configure(connection: sqlite3.Connection) -> None:
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _engine(path: Path) -> Engine:
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool, connect_args={"check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
+        _configure(connection)
+
+    @event.listens_for(engine, "begin")
+    def _on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+class Database:
+    """One site's SQLite file, checked and ready."""
+
+    def __init__(self, path: Path, engine: Engine) -> None:
+        self.path = path
+        self.engine = engine
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A writing transaction through SQLAlchemy, for everything that is not the order path."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def admin(self) -> Iterator[Connection]:
+        """Like ``begin``, and tells a running server that something it caches has changed."""
+        with self.engine.begin() as connection:
+            yield connection
+            bump_admin_revision(connection)
+
+    def driver_connection(self) -> sqlite3.Connection:
+        """A plain driver connection with the same settings, for the writer thread and the watcher."""
+        pooled = self.engine.raw_connection()
+        connection = cast(sqlite3.Connection, pooled.driver_connection)
+        pooled.detach()
+        return connection
+
+    def close(self) -> None:
+        """Release the engine's connections."""
+        self.engine.dispose()
+
+
+def bump_admin_revision(connection: Connection) -> None:
+    """Mark, inside the caller's transaction, that devices, menus, stock or releases changed."""
+    connection.exec_driver_sql(
+        "UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE name = 'admin_revision'"
+    )
+
+
+def admin_revision(connection: sqlite3.Connection) -> int:
+    """How often anything a server caches has been changed in this file."""
+    row = connection.execute("SELECT value FROM meta WHERE name = 'admin_revision'").fetchone()
+    return int(row[0])
+
+
+def damaged(path: Path, detail: str) -> StorageError:
+    """The error for a file that SQLite cannot trust."""
+    return StorageError(
+        f"the database {path} is damaged ({detail}); stop the server, move this file and its -wal/-shm companions "
+        f"aside and restore the last backup in their place"
+    )
+
+
+def open_database(state: Path, *, create: bool = False) -> Database:
+    """Open ``state``/tableside.db, creating it when asked.
+
+    Raises: StorageError when the file is missing, damaged, locked, not a database or of another schema
+    version.
+    """
+    path = database_path(state)
+    if not create and not path.exists():
+        raise StorageError(
+            f"there is no database {path}; start `tableside server run --state {state}` once first"
+        )
+    engine = _engine(path)
+    try:
+        with engine.connect() as connection:
+            _check(path, connection.connection.driver_connection)
+        with engine.begin() as connection:
+            metadata.create_all(connection)
+            connection.exec_driver_sql(
+                "INSERT OR IGNORE INTO meta (name, value) VALUES ('schema_version', ?), ('admin_revision', '1')",
+                (str(SCHEMA_VERSION),),
+            )
+            found = connection.exec_driver_sql(
+                "SELECT value FROM meta WHERE name='schema_version'"
+            ).scalar_one()
+    except Exception as error:
+        engine.dispose()
+        raise _explain(path, error) from error
+    if int(found) != SCHEMA_VERSION:
+        engine.dispose()
+        raise StorageError(
+            f"the database {path} has schema version {found}, this server needs {SCHEMA_VERSION}; "
+            f"use the server version that wrote it"
+        )
+    return Database(path, engine)
+
+
+def _check(path: Path, connection: Any) -> None:
+    row = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if row is None or row[0] != "ok":
+        raise damaged(path, "quick_check: " + str(row[0] if row else "no answer"))
+
+
+def _explain(path: Path, error: Exception) -> Exception:
+    cause = getattr(error, "orig", None) or error
+    if isinstance(cause, StorageError):
+        return cause
+    if isinstance(cause, sqlite3.OperationalError) and "locked" in str(cause):
+        return StorageError(f"the database {path} is held by another program ({cause}); wait or stop it")
+    if isinstance(cause, sqlite3.OperationalError) and (
+        "unable to open" in str(cause) or "readonly" in str(cause)
+    ):
+        return StorageError(
+            f"the database {path} cannot be opened ({cause}); check the folder and its permissions"
+        )
+    if isinstance(cause, sqlite3.DatabaseError):
+        return damaged(path, str(cause))
+    return error

@@ -1,0 +1,210 @@
+"""The one writer of a site's database: group commit in a thread of its own.
+
+Jobs are taken from a bounded queue in the order they were submitted. Whatever is waiting (at most
+``max_batch``) shares one transaction; each job runs inside its own savepoint, so one that fails leaves no
+trace and takes nobody with it. A job's callback is called on the event loop only after the COMMIT returned:
+nothing that was not fsynced is ever answered. The fsync itself gathers the next batch, so no timer is
+needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from server.storage.database import Database, StorageError, admin_revision, damaged
+
+T = TypeVar("T")
+
+
+class QueueFull(Exception):
+    """The order queue is full: refuse this one explicitly and let the sender come back."""
+
+    code = "QUEUE_FULL"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """What became of a job: a value, or the error that rolled its savepoint back."""
+
+    value: T | None = None
+    error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class WriterStats:
+    """Counters of the writer thread, read without a lock for display."""
+
+    jobs: int = 0
+    batches: int = 0
+    failed_jobs: int = 0
+    failed_batches: int = 0
+    largest_batch: int = 0
+    commit_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class _Entry:
+    job: Callable[[sqlite3.Connection], Any]
+    callback: Callable[[Outcome[Any]], None]
+    outcome: Outcome[Any] = field(default_factory=Outcome)
+
+
+class Writer:
+    """Runs jobs on one connection, many per transaction.
+
+    ``on_revision`` is called in the writer's thread, inside the transaction, whenever the admin revision of
+    the file differs from the one last seen: caches filled there are exactly as old as the transaction that
+    uses them.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        capacity: int = 4096,
+        max_batch: int = 128,
+        on_revision: Callable[[sqlite3.Connection], None] | None = None,
+    ) -> None:
+        self._database = database
+        self._loop = loop
+        self._queue: queue.Queue[_Entry | None] = queue.Queue(maxsize=capacity)
+        self._max_batch = max_batch
+        self._on_revision = on_revision
+        self._revision = -1
+        self._thread = threading.Thread(target=self._run, name="order-writer", daemon=True)
+        self._stopping = False
+        self.stats = WriterStats()
+
+    def start(self) -> None:
+        """Open the connection's thread."""
+        self._thread.start()
+
+    def submit(self, job: Callable[[sqlite3.Connection], T], callback: Callable[[Outcome[T]], None]) -> None:
+        """Queue a job; ``callback`` runs on the loop after its commit (or with the error).
+
+        Raises: QueueFull when the bounded queue has no room; nothing was queued.
+        """
+        try:
+            self._queue.put_nowait(_Entry(job, callback))
+        except queue.Full:
+            raise QueueFull("the order queue is full") from None
+
+    async def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Queue a job and wait for its committed value, for callers that are coroutines anyway."""
+        future: asyncio.Future[T] = self._loop.create_future()
+
+        def settle(outcome: Outcome[T]) -> None:
+            if future.done():
+                return
+            if outcome.error is not None:
+                future.set_exception(outcome.error)
+            else:
+                future.set_result(outcome.value)  # type: ignore[arg-type]
+
+        self.submit(job, settle)
+        return await future
+
+    @property
+    def depth(self) -> int:
+        """Jobs waiting."""
+        return self._queue.qsize()
+
+    def stop(self) -> None:
+        """Finish everything queued, then end the thread. Blocks; call it off the loop."""
+        if self._stopping or not self._thread.is_alive():
+            return
+        self._stopping = True
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        connection = self._database.driver_connection()
+        try:
+            while True:
+                batch, last = self._take()
+                if batch:
+                    self._commit(connection, batch)
+                    self._loop.call_soon_threadsafe(_deliver, batch)
+                if last:
+                    return
+        finally:
+            connection.close()
+
+    def _take(self) -> tuple[list[_Entry], bool]:
+        first = self._queue.get()
+        if first is None:
+            return [], True
+        batch = [first]
+        while len(batch) < self._max_batch:
+            try:
+                entry = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if entry is None:
+                return batch, True
+            batch.append(entry)
+        return batch, False
+
+    def _commit(self, connection: sqlite3.Connection, batch: list[_Entry]) -> None:
+        begun = time.perf_counter()
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            self._refresh(connection)
+            for entry in batch:
+                self._apply(connection, entry)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._abandon(connection, batch, error)
+        self.stats.jobs += len(batch)
+        self.stats.batches += 1
+        self.stats.largest_batch = max(self.stats.largest_batch, len(batch))
+        self.stats.commit_seconds += time.perf_counter() - begun
+
+    def _refresh(self, connection: sqlite3.Connection) -> None:
+        if self._on_revision is None:
+            return
+        revision = admin_revision(connection)
+        if revision != self._revision:
+            self._on_revision(connection)
+            self._revision = revision
+
+    def _apply(self, connection: sqlite3.Connection, entry: _Entry) -> None:
+        connection.execute("SAVEPOINT job")
+        try:
+            entry.outcome = Outcome(entry.job(connection))
+        except sqlite3.OperationalError:
+            raise  # disk full, I/O error, locked: the transaction as a whole is in question
+        except Exception as error:  # noqa: BLE001 - handed to the job's owner, who must see every failure
+            connection.execute("ROLLBACK TO job")
+            entry.outcome = Outcome(error=error)
+            self.stats.failed_jobs += 1
+        connection.execute("RELEASE job")
+
+    def _abandon(self, connection: sqlite3.Connection, batch: list[_Entry], error: sqlite3.Error) -> None:
+        """Nothing of the batch is stored; every owner learns that, and no answer leaves."""
+        self.stats.failed_batches += 1
+        self._revision = -1
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        path = self._database.path
+        if isinstance(error, sqlite3.OperationalError):
+            shown = StorageError(
+                f"the database {path} refused a commit ({error}); check disk space and the file system"
+            )
+        else:
+            shown = damaged(path, str(error))
+        for entry in batch:
+            entry.outcome = Outcome(error=shown)
+
+
+def _deliver(batch: list[_Entry]) -> None:
+    for entry in batch:
+        entry.callback(entry.outcome)

@@ -1,0 +1,1 @@
+"""How bytes arrive and leave: the embedded MQTT broker, rate limits, and the ingest of terminal messages."""

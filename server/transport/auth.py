@@ -1,0 +1,73 @@
+"""Broker logins: one password per device, stored as scrypt, compared in constant time.
+
+scrypt is slow on purpose, and after a power cut every terminal of a house reconnects at once: a password
+that was verified is remembered as an HMAC under a key of this process, so it costs microseconds the next
+time. Hashing happens in one worker thread and is rate limited, so a guesser neither blocks the loop nor the
+terminals whose passwords are known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import os
+from concurrent.futures import Executor
+
+from server.devices.records import DeviceState
+from server.ordering.catalogue import Catalogue
+from server.transport.limits import RateLimiter
+
+_N, _R, _P = 1 << 13, 8, 1
+_SALT_BYTES = 16
+_UNKNOWN = ""
+
+
+def hash_password(password: str, salt: bytes | None = None) -> str:
+    """The stored form of a password: ``scrypt$n$r$p$salt$hash`` with hex fields."""
+    salt = os.urandom(_SALT_BYTES) if salt is None else salt
+    digest = hashlib.scrypt(password.encode(), salt=salt, n=_N, r=_R, p=_P, dklen=32)
+    return f"scrypt${_N}${_R}${_P}${salt.hex()}${digest.hex()}"
+
+
+def verify_password(stored: str, password: str) -> bool:
+    """Whether a password matches its stored form (slow: tens of milliseconds)."""
+    scheme, n, r, p, salt, digest = stored.split("$")
+    if scheme != "scrypt":
+        return False
+    found = hashlib.scrypt(
+        password.encode(), salt=bytes.fromhex(salt), n=int(n), r=int(r), p=int(p), dklen=32
+    )
+    return hmac.compare_digest(found, bytes.fromhex(digest))
+
+
+class Authenticator:
+    """Decides about logins from the newest snapshot of the device registry."""
+
+    def __init__(self, catalogue: Catalogue, limiter: RateLimiter, executor: Executor) -> None:
+        self._catalogue = catalogue
+        self._limiter = limiter
+        self._executor = executor
+        self._key = os.urandom(32)
+        self._verified: dict[str, tuple[str, bytes]] = {}
+
+    async def __call__(self, device: str, password: str) -> bool:
+        """Whether ``device`` is active and this is its password."""
+        known = self._catalogue.snapshot.devices.get(device)
+        tag = hmac.digest(self._key, f"{device}\0{password}".encode(), "sha256")
+        if known is not None:
+            stored, verified = self._verified.get(device, ("", b""))
+            if stored == known.password_hash and hmac.compare_digest(verified, tag):
+                return known.state is DeviceState.ACTIVE
+        if self._limiter.login(_UNKNOWN if known is None else device) > 0:
+            return False
+        against = known.password_hash if known is not None else _DUMMY
+        loop = asyncio.get_running_loop()
+        right = await loop.run_in_executor(self._executor, verify_password, against, password)
+        if known is None or not right:
+            return False
+        self._verified[device] = (known.password_hash, tag)
+        return known.state is DeviceState.ACTIVE
+
+
+_DUMMY = f"scrypt${_N}${_R}${_P}${bytes(_SALT_BYTES).hex()}${bytes(32).hex()}"

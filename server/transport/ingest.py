@@ -1,0 +1,157 @@
+"""From a published frame to its answer: verify, limit, queue, commit, reply, PUBACK - in this order.
+
+Runs on the event loop without awaiting anything. A frame that proves nothing is counted and acknowledged at
+transport level (sending it again would not help); one that could not be stored is not acknowledged at all.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from server.devices.seams import Clock
+from server.devices.verify import NEEDS_NEW_SESSION, OpVerifier, Session, VerifiedOp, sid_of
+from server.ordering.apply import Answered, ApplyOp, SessionGone
+from server.ordering.catalogue import Catalogue
+from server.storage.database import StorageError
+from server.storage.writer import Outcome, QueueFull, Writer
+from server.transport.acl import HELLO, OPS, STATE
+from server.transport.handshakes import Handshakes
+from server.transport.limits import RateLimiter
+from server.transport.observations import Observations
+from server.wire.errors import Refusal
+from server.wire.frames import Presence, unknown_session
+from server.wire.ops import Reply, Status
+
+QUEUE_FULL_RETRY_MS = 500
+_NO_CHAIN = bytes(32)
+_log = logging.getLogger("tableside.ingest")
+
+Done = Callable[[bool], None]
+
+
+class Ingest:
+    """The broker's ``on_publish``. ``send(device, topic_tail, payload)`` publishes below
+    ``d/<site>/<device>/``.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalogue: Catalogue,
+        verifier: OpVerifier,
+        sessions: dict[str, Session],
+        writer: Writer,
+        limiter: RateLimiter,
+        observations: Observations,
+        handshakes: Handshakes,
+        clock: Clock,
+        send: Callable[[str, str, bytes], None],
+        others: dict[str, Callable[[str, bytes], None]] | None = None,
+    ) -> None:
+        self._catalogue = catalogue
+        self._verifier = verifier
+        self._sessions = sessions
+        self._writer = writer
+        self._limiter = limiter
+        self._observations = observations
+        self._handshakes = handshakes
+        self._clock = clock
+        self._send = send
+        self._others = others or {}
+
+    def __call__(self, device: str, kind: str, payload: bytes, done: Done) -> None:
+        """Take one message of an authenticated device, published under its own topic."""
+        if self._limiter.frame(device) > 0:
+            self._observations.refuse(device, "frame_rate_limited")
+            done(True)
+        elif kind == OPS:
+            self._op(device, payload, done)
+        elif kind == HELLO:
+            self._handshakes.hello(device, payload, done)
+        else:
+            self._other(device, kind, payload)
+            done(True)
+
+    def _other(self, device: str, kind: str, payload: bytes) -> None:
+        try:
+            if kind == STATE:
+                self._observations.present(device, Presence.decode(payload))
+            elif kind in self._others:
+                self._others[kind](device, payload)
+            else:
+                self._observations.refuse(device, "unknown_topic")
+        except Refusal as refusal:
+            self._observations.refuse(device, refusal.code)
+
+    def _op(self, device: str, frame: bytes, done: Done) -> None:
+        session = self._sessions.get(device)
+        if session is None:
+            self._no_session(device, frame, "unknown_session")
+            done(True)
+            return
+        try:
+            verified = self._verifier.open(session, frame)
+        except Refusal as refusal:
+            if refusal.code in NEEDS_NEW_SESSION:
+                self._no_session(device, frame, refusal.code)
+            else:
+                self._observations.refuse(device, refusal.code)
+            done(True)
+            return
+        self._queue(device, session, verified, done)
+
+    def _queue(self, device: str, session: Session, verified: VerifiedOp, done: Done) -> None:
+        if verified.duplicate:
+            self._observations.refuse(device, "replayed_transmission")
+        known = self._catalogue.snapshot.devices.get(device)
+        wait_ms = self._limiter.op(device, known.table if known is not None else "")
+        code = "op_rate_limited"
+        if wait_ms == 0:
+            job = ApplyOp(
+                self._catalogue,
+                device,
+                session.row.sid,
+                verified.op,
+                verified.op_hash,
+                self._clock.unix_time(),
+            )
+            try:
+                self._writer.submit(job, lambda outcome: self._settle(device, session, outcome, done))
+                return
+            except QueueFull:
+                wait_ms, code = QUEUE_FULL_RETRY_MS, "queue_full"
+        self._observations.refuse(device, code)
+        reply = Reply(verified.op.op_id, Status.RATE_LIMITED, wait_ms, 0, 0, 0, _NO_CHAIN)
+        self._send(device, "reply", self._verifier.seal_reply(session, reply))
+        done(True)
+
+    def _settle(self, device: str, session: Session, outcome: Outcome[Answered], done: Done) -> None:
+        """After the commit: reply first, PUBACK last."""
+        answered = outcome.value
+        if answered is not None:
+            if answered.reply.status == Status.REJECTED:
+                self._observations.refuse(device, f"rejected_{answered.reply.arg}")
+            self._send(device, "reply", self._verifier.seal_reply(session, answered.reply))
+            done(True)
+        elif isinstance(outcome.error, SessionGone):
+            if self._sessions.get(device) is session:
+                del self._sessions[device]
+            self._observations.refuse(device, "unknown_session")
+            self._send(device, "reply", unknown_session(session.row.sid))
+            done(True)
+        else:
+            self._observations.refuse(device, "storage_error")
+            if isinstance(outcome.error, StorageError):
+                _log.error("%s", outcome.error)
+            else:
+                _log.error("an op of %s could not be applied", device, exc_info=outcome.error)
+            done(False)
+
+    def _no_session(self, device: str, frame: bytes, code: str) -> None:
+        self._observations.refuse(device, code)
+        try:
+            sid = sid_of(frame)
+        except Refusal:
+            return
+        self._send(device, "reply", unknown_session(sid))

@@ -1,0 +1,45 @@
+"""What the server noticed and nobody waits for: refusals by device and code, and terminals' presence.
+
+Gathered on the event loop, handed to the writer at least every quarter second. Bounded: device names are
+those of authenticated connections (or ""), codes are the server's own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from server.storage.registry import StoreObservations
+from server.wire.frames import Presence
+
+
+class Observations:
+    """Collects until ``take`` is called. Lives on the event loop."""
+
+    def __init__(self, site: str) -> None:
+        self._site = site
+        self._refusals: Counter[tuple[str, str]] = Counter()
+        self._presences: dict[str, Presence] = {}
+        self.totals: Counter[str] = Counter()
+
+    def refuse(self, device: str, code: str) -> None:
+        """Count one refusal."""
+        self._refusals[device, code] += 1
+        self.totals[code] += 1
+
+    def present(self, device: str, presence: Presence) -> None:
+        """Remember what a terminal last said about itself."""
+        self._presences[device] = presence
+
+    def take(self, now_s: int) -> StoreObservations | None:
+        """Everything gathered since the last call as a writer job, or None."""
+        if not self._refusals and not self._presences:
+            return None
+        job = StoreObservations(self._site, dict(self._refusals), dict(self._presences), now_s)
+        self._refusals.clear()
+        self._presences.clear()
+        return job
+
+    def restore(self, job: StoreObservations) -> None:
+        """Take back what could not be stored."""
+        self._refusals.update(job.refusals)
+        self._presences = {**job.presences, **self._presences}
