@@ -241,9 +241,17 @@ class Console:
         """Send one line, as a person would type it."""
         self.write(text.encode() + b"\r")
 
-    def expect(self, pattern: str | bytes, deadline_s: float = DEFAULT_DEADLINE_S) -> re.Match[bytes]:
+    def forget(self) -> None:
+        """Later `expect`s see only what comes from now on (a power-on does this)."""
+        with self._changed:
+            self._cursor = len(self._text)
+
+    def expect(
+        self, pattern: str | bytes, deadline_s: float = DEFAULT_DEADLINE_S, over_resets: bool = False
+    ) -> re.Match[bytes]:
         """Wait for a regular expression in what was not yet expected before; moves past the match.
 
+        With `over_resets` a board that is gone for a moment does not end the wait.
         Raises: DeadlinePassed, ConsoleClosed; both quote the end of the transcript.
         """
         regex = re.compile(pattern.encode() if isinstance(pattern, str) else pattern)
@@ -254,7 +262,7 @@ class Console:
                 self._cursor += match.end()
             return match
 
-        return self._wait(seek, deadline_s, f"{regex.pattern!r} on the console")
+        return self._wait(seek, deadline_s, f"{regex.pattern!r} on the console", over_resets)
 
     # ------------------------------------------------------------------ the machine's lines
 

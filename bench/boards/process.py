@@ -61,6 +61,7 @@ class ProcessPower(Power):
     def on(self) -> None:
         if self.is_on:
             raise BenchError("ALREADY_ON", f"{self._console.name} is already on.")
+        self._console.forget()
         self._unplugged.clear()
         self._started.clear()
         self._failure = None

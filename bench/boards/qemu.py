@@ -108,6 +108,7 @@ class QemuPower(Power):
         if self.is_on:
             raise BenchError("ALREADY_ON", f"{self._console.name} is already on.")
         self.off()
+        self._console.forget()
         self._machine.efuse.write_bytes(efuse(self._options()))
         ours, console_end = socket.socketpair()
         control, qmp_end = socket.socketpair()

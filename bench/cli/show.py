@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from bench import suites
 from bench.boards.catalogue import KINDS
@@ -81,13 +80,12 @@ def list_boards(arguments: argparse.Namespace) -> int:
         ]
         print(json.dumps(rows, indent=1))
         return 0
-    table_ = Table()
-    for heading in ("board", "what it is", "for", "can", "still needs"):
-        table_.add_column(heading)
     for kind in KINDS.values():
-        needs = "; ".join(kind.needs()) or "nothing"
-        table_.add_row(kind.name, kind.what, kind.purpose, ", ".join(sorted(kind.features)), needs)
-    Console().print(table_)
+        print(f"{kind.name} - {kind.what}")
+        print(f"    for    {kind.purpose}")
+        print(f"    can    {', '.join(sorted(kind.features)) or 'be reset and spoken to'}")
+        print(f"    needs  {'; '.join(kind.needs()) or 'nothing more on this machine'}")
+    print("Choose one: tableside bench run --board NAME")
     return 0
 
 

@@ -1,8 +1,8 @@
 """The hostile link: a TCP proxy between terminals and their broker that understands MQTT and obeys the bench.
 
 It runs an event loop in a thread of its own; every public method may be called from any other thread. Bytes
-are forwarded packet by packet; a PUBLISH first passes the rules (bench/faults/rules.py), and the first to claim
-it treats it. Packet identifiers the link invents count down from 65535, far from those of both ends.
+are forwarded packet by packet; a PUBLISH first passes the rules (bench/faults/rules.py), and the first that
+claims it treats it. Packet identifiers the link invents count down from 65535, far from those of both ends.
 """
 
 from __future__ import annotations

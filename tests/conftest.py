@@ -1,0 +1,14 @@
+"""Options shared by all tests."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--board`: which kind of board tests/board runs on (a serial URL means an ESP32)."""
+    parser.addoption(
+        "--board",
+        action="append",
+        help="board for tests/board: qemu, process or a serial URL; repeatable (default: qemu and process)",
+    )
