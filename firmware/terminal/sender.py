@@ -1,0 +1,205 @@
+# Moves operations from the outbox to the server and their answers back.
+#
+# An op is journaled before it is sent, is sent at most `credit` at a time, and leaves the outbox only when
+# a reply whose MAC verifies gives its final answer. Whatever else happens (a lost reply, a new session, a
+# reboot, a hint) it is sealed and sent again under the same op id: the server answers the same for ever.
+import asyncio
+
+from terminal.compat import const, ticks_add, ticks_diff, ticks_ms
+from terminal.mqtt import Full
+from terminal.session import ESTABLISHED
+from terminal.wire.errors import WireError
+from terminal.wire.frames import RATE_LIMITED, is_hint
+
+_REPLY_TIMEOUT_MS = const(5000)  # doubled with every resend of that op
+_LONGEST_TIMEOUT_MS = const(60000)
+_AFTER_RECONNECT_MS = const(1500)
+_SHORTEST_RETRY_MS = const(50)  # bounds of what RATE_LIMITED may ask for
+_LONGEST_RETRY_MS = const(60000)
+
+
+class Sender:
+    # client: mqtt.Client; session: Session; outbox: Outbox; topic: bytes of o/<site>/<device>/op.
+    # on_final(op_id, status, arg, order_number, total_minor, lsn): a verified final answer, the op is done.
+    # on_rekey(): the server does not know this session any more.
+    def __init__(self, client, session, outbox, topic, on_final, on_rekey):
+        self.on_final = on_final
+        self.on_rekey = on_rekey
+        self.credit = 1
+        self.replies = 0  # verified and final
+        self.repeated = 0  # verified, for an op that was done already
+        self.refused = {}  # code -> count of frames on the reply topic that were not accepted
+        self.resent = 0
+        self._client = client
+        self._session = session
+        self._outbox = outbox
+        self._topic = topic
+        self._queue = []  # op ids to send, oldest first
+        self._fresh = {}  # op id -> bytes of ops just journaled: saves reading them back from flash
+        self._waiting = {}  # op id -> when to send it again (ticks)
+        self._tries = {}  # op id -> resends so far, only for ops that were resent
+        self._paused_until = None  # RATE_LIMITED
+        self._timer = asyncio.Event()
+        self._timer_asleep = False
+
+    # An op that was just journaled.
+    def add(self, op_id, op):
+        self._queue.append(op_id)
+        if len(self._fresh) < 16:
+            self._fresh[op_id] = op
+
+    # A new session: everything pending is sealed anew, oldest first.
+    def restart(self, credit):
+        self.credit = credit
+        self._waiting.clear()
+        self._tries.clear()
+        self._queue = [op_id for op_id, _ in self._outbox.pending()]
+        self.pump()
+        self._client.flush()
+
+    # The connection is back with the same session. Answers given meanwhile come from the broker's queue;
+    # what is not answered soon is asked again.
+    def reconnected(self):
+        soon = ticks_add(ticks_ms(), _AFTER_RECONNECT_MS)
+        for op_id in self._waiting:
+            self._waiting[op_id] = soon
+        self._timer.set()
+        self.pump()
+        self._client.flush()
+
+    def unanswered(self):
+        return len(self._waiting)
+
+    # Seals and queues as many ops as the credit and the send window allow. The caller flushes.
+    def pump(self):
+        queue = self._queue
+        if not queue or self._paused_until is not None:
+            return
+        waiting = self._waiting
+        session = self._session
+        client = self._client
+        if not client.online or session.state != ESTABLISHED:
+            return
+        due = ticks_add(ticks_ms(), _REPLY_TIMEOUT_MS)
+        seal = session.sealer.seal
+        while queue and len(waiting) < self.credit:
+            op_id = queue[0]
+            op = self._fresh.pop(op_id, None)
+            if op is None:
+                op = self._outbox.get(op_id)
+                if op is None:  # answered while it waited, or its record rotted
+                    queue.pop(0)
+                    continue
+            if not client.protocol.has_room():
+                self._fresh[op_id] = op
+                break
+            try:
+                client.publish(self._topic, seal(op))
+            except WireError:  # SEQUENCE_SPENT: the new session will send it
+                self._fresh[op_id] = op
+                self.on_rekey()
+                break
+            queue.pop(0)
+            waiting[op_id] = due
+        if self._timer_asleep and waiting:
+            self._timer.set()
+
+    # A message on the reply topic.
+    def on_reply(self, frame):
+        if is_hint(frame):
+            self._on_hint(frame)
+            return
+        try:
+            op_id, status, arg, order_number, total_minor, lsn, _ = self._session.opener.open(frame)
+        except WireError as error:
+            self._refuse(error.code)
+            return
+        if status == RATE_LIMITED:
+            self._on_rate_limit(op_id, arg)
+            return
+        self._waiting.pop(op_id, None)
+        if self._tries:
+            self._tries.pop(op_id, None)
+        if self._outbox.done(op_id, status):
+            self.replies += 1
+            self.on_final(op_id, status, arg, order_number, total_minor, lsn)
+        else:
+            self.repeated += 1
+
+    def _refuse(self, code):
+        self.refused[code] = self.refused.get(code, 0) + 1
+
+    def _on_hint(self, frame):
+        try:
+            if self._session.on_hint(frame, ticks_ms()):
+                self.on_rekey()
+        except WireError as error:
+            self._refuse(error.code)
+
+    # Not final, nothing was stored: the whole queue waits, bounded whatever the server says.
+    def _on_rate_limit(self, op_id, retry_ms):
+        if op_id not in self._waiting:
+            return
+        del self._waiting[op_id]
+        self._queue.insert(0, op_id)
+        retry_ms = min(max(retry_ms, _SHORTEST_RETRY_MS), _LONGEST_RETRY_MS)
+        self._paused_until = ticks_add(ticks_ms(), retry_ms)
+        self._timer.set()
+
+    # Wakes for the next deadline: a resend or the end of a pause. Sleeps while nothing is awaited.
+    async def run(self):
+        while True:
+            self._timer.clear()
+            wait_ms = self._next_deadline_ms()
+            if wait_ms is None:
+                self._timer_asleep = True
+                await self._timer.wait()
+                self._timer_asleep = False
+                continue
+            try:
+                await asyncio.wait_for(self._timer.wait(), wait_ms / 1000)
+            except asyncio.TimeoutError:  # noqa: UP041 - MicroPython has no built-in of that name
+                self._expire()
+
+    def _next_deadline_ms(self):
+        now = ticks_ms()
+        nearest = None
+        if self._paused_until is not None:
+            nearest = ticks_diff(self._paused_until, now)
+        for due in self._waiting.values():
+            left = ticks_diff(due, now)
+            if nearest is None or left < nearest:
+                nearest = left
+        return None if nearest is None else max(nearest, 1)
+
+    def _expire(self):
+        now = ticks_ms()
+        if self._paused_until is not None and ticks_diff(self._paused_until, now) <= 0:
+            self._paused_until = None
+        late = [op_id for op_id, due in self._waiting.items() if ticks_diff(due, now) <= 0]
+        for op_id in sorted(late):
+            if not self._client.online:
+                self._waiting[op_id] = ticks_add(now, _REPLY_TIMEOUT_MS)
+                continue
+            self._resend(op_id, now)
+        self.pump()
+        self._client.flush()
+
+    def _resend(self, op_id, now):
+        tries = self._tries.get(op_id, 0) + 1
+        timeout_ms = min(_REPLY_TIMEOUT_MS << min(tries, 4), _LONGEST_TIMEOUT_MS)
+        self._waiting[op_id] = ticks_add(now, timeout_ms)
+        self._tries[op_id] = tries
+        if self._session.state != ESTABLISHED:
+            return
+        op = self._outbox.get(op_id)
+        if op is None:
+            del self._waiting[op_id]
+            return
+        try:
+            self._client.publish(self._topic, self._session.sealer.seal(op))
+            self.resent += 1
+        except Full:
+            pass  # the window is full of messages that are still on their way; the next deadline tries again
+        except WireError:
+            self.on_rekey()
