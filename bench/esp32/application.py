@@ -1,0 +1,91 @@
+"""The application as it lies on the chip: which files, compiled how, in which littlefs image."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+from littlefs import LittleFS
+
+from bench.errors import BenchError
+from bench.esp32.layout import Chip
+from bench.paths import ROOT
+
+FIRMWARE = ROOT / "firmware"
+_STAYS_SOURCE = {"boot.py", "main.py"}  # MicroPython looks for exactly these names
+_BENCH_ONLY = {"terminal/agent.py"}  # cuts the flash and floods the link on command: not for a restaurant
+
+# MicroPython's VfsLfs2 defaults on ESP32 (bytes)
+_BLOCK, _READ, _PROGRAM, _LOOKAHEAD, _CACHE = 4096, 32, 32, 32, 128
+
+
+def sources(root_key: bytes | None, *, with_agent: bool = False) -> dict[str, bytes]:
+    """Path on the chip -> Python source. A board's own file wins over the common one of the same name."""
+    boards, terminal = FIRMWARE / "boards", FIRMWARE / "terminal"
+    found: dict[str, Path] = {}
+    main = boards / "shared" / "frozen" / "main.py"
+    for path in (main, *(boards / "common").glob("*.py"), FIRMWARE / "boot.py", FIRMWARE / "main.py"):
+        if path.is_file():
+            found[path.name] = path
+    found |= {path.name: path for path in (boards / "esp32").glob("*.py")}
+    found |= {f"terminal/{path.relative_to(terminal).as_posix()}": path for path in terminal.rglob("*.py")}
+    left_out = set() if with_agent else _BENCH_ONLY
+    files = {name: path.read_bytes() for name, path in sorted(found.items()) if name not in left_out}
+    files["terminal/trust.py"] = f"ROOT_SPKI = {root_key!r}\n".encode()
+    return files
+
+
+def compile_files(files: dict[str, bytes], mpy_cross: Path, chip: Chip) -> dict[str, bytes]:
+    """The same files as .mpy, except those MicroPython starts by name.
+
+    Raises: BenchError(COMPILE_FAILED) with the compiler's last line.
+    """
+    compiled: dict[str, bytes] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        source, output = Path(folder, "in.py"), Path(folder, "out.mpy")
+        for name, content in files.items():
+            if name in _STAYS_SOURCE:
+                compiled[name] = content
+                continue
+            source.write_bytes(content)
+            march = f"-march={chip.mpy_architecture}"
+            command = [str(mpy_cross), march, "-s", name, "-o", str(output), str(source)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            if done.returncode != 0:
+                lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+                raise BenchError("COMPILE_FAILED", f"{name} does not compile for the chip: {lines[-1]}")
+            compiled[name.removesuffix(".py") + ".mpy"] = output.read_bytes()
+    return compiled
+
+
+def littlefs_image(files: dict[str, bytes], size: int) -> bytes:
+    """A littlefs2 image of `size` bytes that MicroPython mounts; the same files give the same bytes.
+
+    Raises: BenchError(DOES_NOT_FIT).
+    """
+    volume = LittleFS(
+        block_size=_BLOCK,
+        block_count=size // _BLOCK,
+        read_size=_READ,
+        prog_size=_PROGRAM,
+        lookahead_size=_LOOKAHEAD,
+        cache_size=_CACHE,
+        mount=False,
+    )
+    volume.format()
+    volume.mount()
+    try:
+        for name, content in sorted(files.items()):
+            if "/" in name:
+                volume.makedirs(name.rpartition("/")[0], exist_ok=True)
+            with volume.open(name, "wb") as handle:
+                handle.write(content)
+    except OSError as error:
+        total = sum(map(len, files.values()))
+        raise BenchError(
+            "DOES_NOT_FIT",
+            f"{total} bytes of application do not fit the vfs partition of {size} bytes: {error}",
+        ) from error
+    volume.unmount()
+    return bytes(volume.context.buffer)
