@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -15,10 +14,8 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
 
-from server.config import ConfigError, ServerConfig
+from server.config import KEYS_NAME, ConfigError, ServerConfig
 from server.devices.beacons import Beacons
 from server.devices.handshake import Handshake
 from server.devices.keys import KeyStore
@@ -29,6 +26,7 @@ from server.ordering.catalogue import Catalogue
 from server.ordering.menu_prices import read_signed_prices
 from server.storage import admin
 from server.storage.database import Database, StorageError, open_database
+from server.storage.lock import StateLock
 from server.storage.registry import StoreBeacon, load_beacons, load_sessions
 from server.storage.writer import QueueFull, Writer
 from server.transport.auth import Authenticator
@@ -44,37 +42,9 @@ from server.wire.rsa import VerifyKey
 
 TICK_S = 0.2
 BEACON_STORE_TIMEOUT_S = 30.0
-LOCK_NAME = "server.lock"
 ADDRESS_NAME = "server.json"
-KEYS_NAME = "keys"
 
 _log = logging.getLogger("tableside.server")
-
-
-class StateLock:
-    """Keeps a second server off a state folder; the kernel lets go of it however the process ends."""
-
-    def __init__(self, state: Path) -> None:
-        self._path = state / LOCK_NAME
-        self._file: IO[str] | None = None
-
-    def acquire(self) -> None:
-        """Raises: ConfigError when somebody holds it."""
-        file = self._path.open("a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise ConfigError(
-                f"a server is already running on {self._path.parent}; stop it, or give this one another --state"
-            ) from None
-        self._file = file
-
-    def release(self) -> None:
-        """Let go; harmless when it was never held."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
 
 @dataclass(slots=True)

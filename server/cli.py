@@ -28,7 +28,6 @@ from server.config import (
 from server.devices.keyfiles import KeyFileError
 from server.storage.admin import AdminError
 from server.storage.database import StorageError
-from server.transport.broker import ListenError
 from server.transport.limits import Limits
 from server.wire.errors import Refusal
 
@@ -70,7 +69,7 @@ def guarded(command: Command) -> Command:
             return command(args)
         except AdminError as error:
             return _say(str(error), EXIT_REFUSED)
-        except (ConfigError, StorageError, KeyFileError, ListenError) as error:
+        except (ConfigError, StorageError, KeyFileError) as error:
             return _say(str(error), EXIT_USAGE)
         except Refusal as error:
             return _say(f"refused ({error.code}): {error.detail}", EXIT_REFUSED)

@@ -14,14 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from server.app import KEYS_NAME, StateLock
-from server.config import DEFAULT_STATE, DEMO_ROOT_KEY, ConfigError, check_name, check_site
+from server.config import DEFAULT_STATE, DEMO_ROOT_KEY, KEYS_NAME, ConfigError, check_name, check_site
 from server.devices import keyfiles
 from server.devices.keys import KeyStore
 from server.devices.records import DeviceState
 from server.storage import admin
 from server.storage.database import Database, open_database
 from server.storage.ledger import Ledger
+from server.storage.lock import StateLock
 from server.transport.auth import hash_password
 from server.wire.menufile import parse_menu
 from server.wire.menus import Menu

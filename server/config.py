@@ -12,12 +12,19 @@ DEMO_ROOT_KEY = Path(__file__).resolve().parent.parent / "fixtures" / "keys" / "
 DEMO_MENU = Path(__file__).resolve().parent.parent / "fixtures" / "menu" / "demo.json"
 DEFAULT_STATE = Path("tableside-state")
 BEACON_INTERVAL_S = 30.0
+KEYS_NAME = "keys"
 
 
 class ConfigError(Exception):
     """The server cannot be started like this; the message says what to change."""
 
     code = "CONFIG"
+
+
+class ListenError(ConfigError):
+    """The server cannot listen where it was told to."""
+
+    code = "LISTEN"
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,12 @@ class LedgerSession:
     expires_at: int
 
 
+def _order(row: Any, lines: dict[int, list[LedgerLine]]) -> LedgerOrder:
+    device, op_id, number, table, total, tax, version, lsn, created = row
+    chosen = tuple(lines.get(number, ()))
+    return LedgerOrder(device, op_id, number, table, total, tax, version, lsn, created, chosen)
+
+
 def _device(row: Any) -> LedgerDevice:
     device, kid, table, state, handshake, online, running, menu_version, pending = row
     seen = None if online is None else bool(online)
@@ -131,7 +137,7 @@ class Ledger:
         ):
             chosen = tuple(int(modifier) for modifier in modifiers.split(",") if modifier)
             lines.setdefault(number, []).append(LedgerLine(item, quantity, chosen, unit, total, tax))
-        return [LedgerOrder(*row[:9], tuple(lines.get(row[2], ()))) for row in orders]
+        return [_order(row, lines) for row in orders]
 
     def order_count(self, site: str) -> int:
         """How many orders are committed."""

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from amqtt.broker import Broker  # type: ignore[import-untyped]
 from amqtt.errors import BrokerError  # type: ignore[import-untyped]
 
+from server.config import ListenError
 from server.transport.acl import may_receive
 from server.transport.connect import Will
 from server.transport.connection import Connection
@@ -27,12 +28,6 @@ from server.transport.session import ClientSession, Message
 LISTENER = "default"
 SWEEP_INTERVAL_S = 0.5
 KEEP_ALIVE_GRACE = 1.5
-
-
-class ListenError(Exception):
-    """The broker cannot listen where it was told to; the message says why and what to do."""
-
-    code = "LISTEN"
 
 
 class OnPublish(Protocol):
