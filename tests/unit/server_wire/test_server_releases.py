@@ -1,0 +1,163 @@
+"""Releases: built, signed, stored, served; and what an attacker may try with them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from server_kit import SITE, signer, vector_bytes, verify_key
+
+from server.releases import files
+from server.releases.bundle import Bundle, Target, build_bundle, certify, open_bundle
+from server.releases.serving import Releases
+from server.wire.errors import Refusal, RefusalCode
+from server.wire.frames import SERVER_SIGN, Certificate
+from server.wire.updates import Offer, OtaChunk, OtaGet
+
+FILES = {"terminal/app.mpy": bytes(range(256)) * 150, "terminal/ui.mpy": b"ui" * 300, "version": b"0.2.0\n"}
+TARGET = Target("qemu-rv32", version=0x0200, floor=0x0100)
+RELEASE_CERTIFICATE = certify(signer("root"), signer("release").spki)
+
+
+def a_bundle(**changes: Any) -> Bundle:
+    return build_bundle(FILES, replace(TARGET, **changes), signer("release"), RELEASE_CERTIFICATE)
+
+
+def refusal_of(call: Any) -> str:
+    with pytest.raises(Refusal) as refused:
+        call()
+    return refused.value.code
+
+
+def fetch(releases: Releases, ref: bytes, what: int, first: int, count: int) -> list[OtaChunk]:
+    return [OtaChunk.decode(frame) for frame in releases.answer(OtaGet(ref, what, first, count).encode())]
+
+
+def test_a_bundle_can_be_fetched_whole_and_is_the_signed_one() -> None:
+    bundle = a_bundle()
+    releases = Releases([bundle])
+    ref = bundle.hash[:8]
+    manifest = Offer.decode(releases.offers()[0].offer_frame).open(verify_key("root"))
+    hashes = b"".join(chunk.data for chunk in fetch(releases, ref, 0, 0, 16))
+    data = b""
+    for first in range(0, 64, 16):
+        if first * manifest.chunk_size < manifest.size:
+            data += b"".join(chunk.data for chunk in fetch(releases, ref, 1, first, 16))
+    assert data == b"".join(FILES.values())
+    assert sha256(hashes).digest() == manifest.chunks
+    assert len(hashes) // 32 == -(-len(data) // manifest.chunk_size) == 39
+    assert [len(chunk.data) for chunk in fetch(releases, ref, 0, 0, 2)] == [1024, 7 * 32]
+
+
+def test_requests_are_bounded_and_refused_in_codes() -> None:
+    bundle = a_bundle()
+    releases = Releases([bundle])
+    ref = bundle.hash[:8]
+    assert refusal_of(lambda: fetch(releases, bytes(8), 1, 0, 1)) == RefusalCode.UNKNOWN_RELEASE
+    assert refusal_of(lambda: fetch(releases, ref, 1, 39, 1)) == RefusalCode.OUT_OF_RANGE
+    assert refusal_of(lambda: fetch(releases, ref, 1, 0xFFFF_FFFF, 16)) == RefusalCode.OUT_OF_RANGE
+    assert refusal_of(lambda: fetch(releases, ref, 1, 0, 17)) == RefusalCode.BAD_SHAPE
+    assert refusal_of(lambda: releases.answer(bytes(65))) == RefusalCode.TOO_LARGE
+    assert [chunk.index for chunk in fetch(releases, ref, 1, 37, 16)] == [37, 38]
+
+
+def test_the_newest_release_for_the_hardware_is_offered_and_never_an_older_one() -> None:
+    releases = Releases([a_bundle(version=0x0201), a_bundle(), a_bundle(hardware="esp32", version=0x0300)])
+    offered = releases.offer_for("qemu-rv32", 0x0100)
+    assert offered is not None
+    assert offered.bundle.manifest.version == 0x0201
+    assert releases.offer_for("qemu-rv32", 0x0201) is None
+    assert releases.offer_for("pi", 0) is None
+
+
+def test_memory_for_releases_is_bounded() -> None:
+    releases = Releases(limit=2)
+    bundles = [a_bundle(version=version) for version in (0x0200, 0x0201, 0x0202)]
+    for bundle in bundles:
+        releases.publish(bundle)
+    assert [served.bundle.hash for served in releases.offers()] == [bundle.hash for bundle in bundles[1:]]
+
+
+def test_a_bundle_survives_the_disk(tmp_path: Path) -> None:
+    bundle = a_bundle()
+    files.save(bundle, tmp_path / "release")
+    assert files.load(tmp_path / "release", verify_key("root")) == bundle
+
+
+@pytest.mark.parametrize("at", [0, 20_000, 38_999])
+def test_a_changed_byte_on_the_disk_is_refused(tmp_path: Path, at: int) -> None:
+    files.save(a_bundle(), tmp_path)
+    path = tmp_path / files.DATA_FILE
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+    assert refusal_of(lambda: files.load(tmp_path, verify_key("root"))) == RefusalCode.BAD_RELEASE
+
+
+def test_missing_and_endless_files_are_refused(tmp_path: Path) -> None:
+    assert refusal_of(lambda: files.load(tmp_path, verify_key("root"))) == RefusalCode.BAD_RELEASE
+    files.save(a_bundle(), tmp_path)
+    with (tmp_path / files.DATA_FILE).open("ab") as file:
+        file.truncate(1 << 24)
+    assert refusal_of(lambda: files.load(tmp_path, verify_key("root"))) == RefusalCode.BAD_RELEASE
+    assert refusal_of(lambda: files.collect(tmp_path / "nowhere")) == RefusalCode.BAD_RELEASE
+
+
+def test_files_are_collected_in_a_stable_order_without_links(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "two.py").write_bytes(b"2")
+    (tmp_path / "a.py").write_bytes(b"1")
+    (tmp_path / "link.py").symlink_to("/etc/hostname")
+    assert list(files.collect(tmp_path).items()) == [("a.py", b"1"), ("b/two.py", b"2")]
+
+
+def test_arbitrary_software_is_refused() -> None:
+    """Neither a foreign key, nor one a foreign root certified, nor the server's own key signs releases."""
+    forged = build_bundle(FILES, TARGET, signer("evil-root"), RELEASE_CERTIFICATE)
+    assert refusal_of(lambda: forged.offer.open(verify_key("root"))) == RefusalCode.WRONG_KEY
+    foreign = certify(signer("evil-root"), signer("evil-root").spki)
+    forged = build_bundle(FILES, TARGET, signer("evil-root"), foreign)
+    assert refusal_of(lambda: forged.offer.open(verify_key("root"))) == RefusalCode.WRONG_KEY
+    for site in (SITE, ""):
+        server = Certificate(SERVER_SIGN, signer("server-sign").spki, 1).seal(signer("root"), site)
+        forged = build_bundle(FILES, TARGET, signer("server-sign"), server)
+        assert refusal_of(lambda bad=forged: bad.offer.open(verify_key("root"))) in {
+            RefusalCode.BAD_SIGNATURE,
+            RefusalCode.BAD_CERTIFICATE,
+        }
+
+
+def test_mixed_bundles_are_refused() -> None:
+    first, second = (
+        a_bundle(),
+        build_bundle(FILES | {"version": b"0.3.0\n"}, TARGET, signer("release"), RELEASE_CERTIFICATE),
+    )
+    mixed = first.data[:-6] + second.data[-6:]
+    code = refusal_of(lambda: open_bundle(first.offer.encode(), mixed, verify_key("root")))
+    assert code == RefusalCode.BAD_RELEASE
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../up.py", "a/../b.py", "a//b.py", "a\\b.py", "./a.py", "a/"]
+)
+def test_a_path_that_leaves_the_bundle_cannot_be_signed(path: str) -> None:
+    def build() -> Bundle:
+        return build_bundle({path: b"x"}, TARGET, signer("release"), RELEASE_CERTIFICATE)
+
+    assert refusal_of(build) == RefusalCode.BAD_RELEASE
+
+
+def test_contradicting_targets_cannot_be_signed() -> None:
+    assert refusal_of(lambda: a_bundle(floor=0x0201)) == RefusalCode.BAD_RELEASE
+    assert refusal_of(lambda: a_bundle(firmware_minimum=2, firmware_maximum=1)) == RefusalCode.BAD_RELEASE
+    assert refusal_of(lambda: a_bundle(hardware="")) == RefusalCode.BAD_SHAPE
+    too_many = {f"file-{number}": b"x" for number in range(65)}
+    build = lambda: build_bundle(too_many, TARGET, signer("release"), RELEASE_CERTIFICATE)  # noqa: E731
+    assert refusal_of(build) == RefusalCode.BAD_SHAPE
+
+
+def test_the_offer_of_the_vectors_is_accepted() -> None:
+    assert Offer.decode(vector_bytes("offer")).open(verify_key("root")).hardware
