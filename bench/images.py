@@ -228,8 +228,14 @@ def _run(command: list[str], log: Path) -> None:
     }
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
-        streams = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": subprocess.STDOUT}
-        done = subprocess.run(command, env=environment, check=False, **streams)
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            check=False,
+        )
     if done.returncode != 0:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
         raise ImageError("build-failed", f"{command[0]} failed; the whole log is {log}. Its end:\n{tail}")

@@ -1,4 +1,6 @@
 // Start-up, traps and resets of the QEMU board. The linker puts this main() in the port's place.
+#include <string.h>
+
 #include "py/cstack.h"
 #include "py/gc.h"
 #include "py/runtime.h"
@@ -9,6 +11,7 @@ static char heap[MICROPY_HEAP_SIZE] __attribute__((aligned(16)));
 // ---- memory outside the program, see virt.ld ----
 
 extern board_rtc_t _board_rtc_memory;
+// What the bench's loader device puts here at every start: magic, big-endian length, text.
 extern const struct {
     char magic[4];
     uint32_t len;
@@ -22,11 +25,12 @@ board_rtc_t *board_rtc(void) {
 }
 
 const uint8_t *board_boot_options(size_t *len) {
-    static const char magic[4] = { 'T', 'S', 'B', 'O' };
-    if (memcmp(_board_options.magic, magic, sizeof(magic)) != 0 || _board_options.len > OPTIONS_MAX_BYTES) {
+    static const char magic[4] = { 'T', 'S', 'E', 'F' };
+    uint32_t text_bytes = __builtin_bswap32(_board_options.len);
+    if (memcmp(_board_options.magic, magic, sizeof(magic)) != 0 || text_bytes > OPTIONS_MAX_BYTES) {
         return NULL;
     }
-    *len = _board_options.len;
+    *len = text_bytes;
     return _board_options.text;
 }
 

@@ -49,10 +49,12 @@ static void finish_step(uint32_t offset, uint32_t *wanted, uint32_t window, uint
 }
 
 void nor_erase_sector(uint32_t offset) {
+    uint32_t blank[NOR_PAGE_BYTES / 4];
+    for (uint32_t i = 0; i < NOR_PAGE_BYTES / 4; i++) {
+        blank[i] = 0xffffffff;
+    }
     nor_stats.erases++;
     for (uint32_t end = offset + NOR_SECTOR_BYTES; offset < end; offset += NOR_PAGE_BYTES) {
-        uint32_t blank[NOR_PAGE_BYTES / 4];
-        memset(blank, 0xff, sizeof(blank));
         finish_step(offset, blank, NOR_PAGE_BYTES, 0);
     }
 }
