@@ -91,33 +91,24 @@ class BenchServer:
         self.kill()
         self.start()
 
-    def admin(self, *words: str, stdin: bytes = b"") -> Any:
-        """Run `tableside server WORDS... --state DIR --json`; returns its JSON output (None without one).
+    def admin(self, *words: str, stdin: bytes = b"") -> str:
+        """Run `tableside server WORDS... --state DIR`; returns what it prints.
 
         Raises: BenchError(ADMIN) with the command's own sentence.
         """
-        argv = [sys.executable, "-m", "server", *words, "--state", str(self.state), "--json"]
+        argv = [sys.executable, "-m", "server", *words, "--state", str(self.state)]
+        name = " ".join(words[:2])
         try:
             done = subprocess.run(
-                argv,
-                cwd=ROOT,
-                input=stdin,
-                capture_output=True,
-                timeout=_ADMIN_DEADLINE_S,
-                env=_environment(),
+                argv, cwd=ROOT, input=stdin, capture_output=True, timeout=_ADMIN_DEADLINE_S, env=_environment(),
                 check=False,
-            )
+            )  # fmt: skip
         except subprocess.TimeoutExpired as error:
-            raise BenchError(
-                "ADMIN", f"server {' '.join(words)} took longer than {_ADMIN_DEADLINE_S:g} s."
-            ) from error
+            raise BenchError("ADMIN", f"server {name} took longer than {_ADMIN_DEADLINE_S:g} s.") from error
         if done.returncode:
             said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
-            raise BenchError(
-                "ADMIN", f"server {' '.join(words)} failed: {said[-1] if said else done.returncode}"
-            )
-        text = done.stdout.decode().strip()
-        return json.loads(text) if text else None
+            raise BenchError("ADMIN", f"server {name} failed: {said[-1] if said else done.returncode}")
+        return done.stdout.decode()
 
     def register(self, who: Identity) -> None:
         """Put a terminal into the registry, active at its table."""
