@@ -1,0 +1,1 @@
+# Updates of the application: control record, state table, installation, agent and the frozen loader.

@@ -1,0 +1,304 @@
+# The states of an update and every way from one to the next: tables and pure functions, no I/O.
+#
+#   CONFIRMED -> STAGING -> VERIFIED -> ARMED -> TRIAL -> CONFIRMED (the new bundle)
+#                                             \-> ROLLED_BACK -> CONFIRMED (the old one)
+#
+# A State is what the control record stores. Each function takes one and returns the next; whoever calls it
+# stores the result *before* acting on it. `active` is the bundle that runs when nothing is on trial;
+# `other` is what the second slot holds or is being filled with. Slot 2 is the factory application frozen
+# into the image.
+
+from ..compat import const
+
+CONFIRMED = const(0)
+STAGING = const(1)
+VERIFIED = const(2)
+ARMED = const(3)
+TRIAL = const(4)
+ROLLED_BACK = const(5)
+NAMES = ("confirmed", "staging", "verified", "armed", "trial", "rolled-back")
+
+SLOT_A = const(0)
+SLOT_B = const(1)
+FACTORY = const(2)
+SLOT_NAMES = ("a", "b", "factory")
+
+# Why the terminal does not run what it was meant to, or did not take what it was offered.
+NONE = const(0)
+TRIES_SPENT = const(1)  # the new application started three times and did not confirm
+STARTS_SPENT = const(2)  # ten starts of any kind and no confirmation
+SLOT_BAD = const(3)  # the bytes in the trial slot are not the bundle's
+ACTIVE_BAD = const(4)  # the running slot's bytes changed: went back to the previous bundle
+BOTH_BAD = const(5)  # neither slot holds its bundle: the factory application runs
+RECORD_LOST = const(6)  # no control record could be read
+CANCELLED = const(7)
+NO_SPACE = const(8)
+BAD_BYTES = const(9)  # what arrived, or what was installed, is not what the manifest says
+QUARANTINED = const(10)  # this bundle failed here before: an operator has to release it
+BELOW_FLOOR = const(11)
+BAD_SIGNATURE = const(12)
+WRONG_TARGET = const(13)  # another product, hardware, group or firmware range
+BAD_MANIFEST = const(14)  # signed, but its paths or sizes are not allowed
+ALREADY_THERE = const(15)
+REASONS = (
+    "none",
+    "tries-spent",
+    "starts-spent",
+    "slot-bad",
+    "active-bad",
+    "both-bad",
+    "record-lost",
+    "cancelled",
+    "no-space",
+    "bad-bytes",
+    "quarantined",
+    "below-floor",
+    "bad-signature",
+    "wrong-target",
+    "bad-manifest",
+    "already-there",
+)
+
+MAX_TRIES = const(3)
+MAX_STARTS = const(10)
+PREFIX_BYTES = const(6)
+NO_HASH = bytes(32)
+NO_PREFIX = bytes(PREFIX_BYTES)
+
+_OFFER = const(0)
+_INSTALL = const(1)
+_ARM = const(2)
+_START = const(3)
+_CONFIRM = const(4)
+_FAIL = const(5)
+_SETTLE = const(6)
+_CANCEL = const(7)
+
+_NEXT = {
+    (CONFIRMED, _OFFER): STAGING,
+    (STAGING, _OFFER): STAGING,
+    (VERIFIED, _OFFER): STAGING,
+    (STAGING, _INSTALL): VERIFIED,
+    (VERIFIED, _ARM): ARMED,
+    (ARMED, _START): TRIAL,
+    (TRIAL, _START): TRIAL,
+    (TRIAL, _CONFIRM): CONFIRMED,
+    (ARMED, _FAIL): ROLLED_BACK,
+    (TRIAL, _FAIL): ROLLED_BACK,
+    (ROLLED_BACK, _SETTLE): CONFIRMED,
+    (STAGING, _CANCEL): CONFIRMED,
+    (VERIFIED, _CANCEL): CONFIRMED,
+    (ARMED, _CANCEL): CONFIRMED,
+}
+
+
+class OtaError(Exception):
+    # A step that is refused; reason is one of the numbers above.
+    def __init__(self, reason):
+        super().__init__(REASONS[reason])
+        self.reason = reason
+        self.code = "OTA_" + REASONS[reason].upper().replace("-", "_")
+
+
+class State:
+    # An immutable value; `but` makes the changed copy.
+    FIELDS = (
+        "state",
+        "slot",  # of the active bundle
+        "tries",
+        "starts",
+        "reason",
+        "version",  # of the active bundle, 0 for the factory application
+        "floor",  # no bundle below this version is installed
+        "other_version",
+        "other_floor",  # what the floor becomes when `other` is confirmed
+        "hash",  # SHA-256 of the active bundle's manifest-frame
+        "other_hash",
+        "quarantine",  # 4 hash prefixes, newest first
+    )
+
+    def __init__(self, values):
+        self._values = values
+
+    def __getattr__(self, name):
+        try:
+            return self._values[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __eq__(self, other):
+        return isinstance(other, State) and self._values == other._values
+
+    def __repr__(self):
+        return "State(%s, slot %s, version %d)" % (NAMES[self.state], SLOT_NAMES[self.slot], self.version)
+
+    def but(self, **changes):
+        values = dict(self._values)
+        values.update(changes)
+        return State(values)
+
+    def target(self):
+        # -> the slot that `other` names: where the next bundle goes, or the one on trial.
+        return SLOT_B if self.slot == SLOT_A else SLOT_A
+
+    def is_quarantined(self, digest):
+        return digest[:PREFIX_BYTES] in self.quarantine
+
+
+def factory(reason=NONE):
+    # -> the state of a terminal without any bundle.
+    return State(
+        {
+            "state": CONFIRMED,
+            "slot": FACTORY,
+            "tries": 0,
+            "starts": 0,
+            "reason": reason,
+            "version": 0,
+            "floor": 0,
+            "other_version": 0,
+            "other_floor": 0,
+            "hash": NO_HASH,
+            "other_hash": NO_HASH,
+            "quarantine": (NO_PREFIX,) * 4,
+        }
+    )
+
+
+def _move(state, event, **changes):
+    following = _NEXT.get((state.state, event))
+    if following is None:
+        raise ValueError("no such step from " + NAMES[state.state])
+    return state.but(state=following, **changes)
+
+
+# ---------------------------------------------------------------- installing
+
+
+def judge(state, digest, version):
+    # Whether this bundle may be installed now. Raises OtaError QUARANTINED, BELOW_FLOOR, ALREADY_THERE.
+    if state.is_quarantined(digest):
+        raise OtaError(QUARANTINED)
+    if version < state.floor:
+        raise OtaError(BELOW_FLOOR)
+    if digest == state.hash:
+        raise OtaError(ALREADY_THERE)
+
+
+def staging(state, digest, version, floor):
+    # A verified offer: its bundle goes into the target slot. Raises as judge.
+    judge(state, digest, version)
+    return _move(state, _OFFER, other_hash=digest, other_version=version, other_floor=floor, reason=NONE)
+
+
+def verified(state):
+    # Every installed byte was read back and is the manifest's.
+    return _move(state, _INSTALL)
+
+
+def armed(state):
+    # The next boot tries the bundle.
+    return _move(state, _ARM, tries=0, starts=0)
+
+
+def cancelled(state, reason=CANCELLED):
+    # Give the update up; what ran before it goes on running. A bundle on trial is quarantined.
+    if state.state == TRIAL:
+        return _rolled_back(state, reason)
+    if state.state == CONFIRMED or state.state == ROLLED_BACK:
+        return state
+    return _move(
+        state, _CANCEL, other_hash=NO_HASH, other_version=0, other_floor=0, tries=0, starts=0, reason=reason
+    )
+
+
+def confirmed(state):
+    # The bundle on trial proved itself: it becomes the active one, and only now may the floor rise.
+    return _move(
+        state,
+        _CONFIRM,
+        slot=state.target(),
+        version=state.other_version,
+        hash=state.other_hash,
+        other_version=state.version,
+        other_hash=state.hash,
+        other_floor=0,
+        floor=max(state.floor, state.other_floor),
+        tries=0,
+        starts=0,
+        reason=NONE,
+    )
+
+
+def settled(state):
+    # The rollback was reported.
+    return _move(state, _SETTLE)
+
+
+def released(state):
+    # An operator lets quarantined bundles be tried again.
+    return state.but(quarantine=(NO_PREFIX,) * 4)
+
+
+# ---------------------------------------------------------------- booting
+
+
+def boot(state, spent, is_whole):
+    # What to run now. spent: the last start ended by other means than the power going away.
+    # is_whole(slot, digest): whether the slot holds exactly that bundle, fit for this image.
+    # -> (state to store first, slot to run). Every loop this can be part of is bounded by tries and starts.
+    if state.state == ARMED or state.state == TRIAL:
+        state = _start_trial(state, spent, is_whole)
+        if state.state == TRIAL:
+            return state, state.target()
+    return _run_active(state, is_whole)
+
+
+def _start_trial(state, spent, is_whole):
+    tries = state.tries + (1 if spent and state.state == TRIAL else 0)
+    if tries >= MAX_TRIES:
+        return _rolled_back(state, TRIES_SPENT)
+    if state.starts >= MAX_STARTS:
+        return _rolled_back(state, STARTS_SPENT)
+    if not is_whole(state.target(), state.other_hash):
+        return _rolled_back(state, SLOT_BAD)
+    return _move(state, _START, tries=tries, starts=state.starts + 1)
+
+
+def _rolled_back(state, reason):
+    # Quarantine the bundle; the active one runs again.
+    newest = (state.other_hash[:PREFIX_BYTES],)
+    return _move(
+        state,
+        _FAIL,
+        quarantine=newest + tuple(state.quarantine)[:3],
+        other_hash=NO_HASH,
+        other_version=0,
+        other_floor=0,
+        tries=0,
+        starts=0,
+        reason=reason,
+    )
+
+
+def _run_active(state, is_whole):
+    if state.slot == FACTORY or is_whole(state.slot, state.hash):
+        return state, state.slot
+    # The running slot rotted. If the previous bundle is still whole, it takes over; a bundle that is only
+    # being downloaded does not count.
+    if (
+        state.state == CONFIRMED
+        and state.other_hash != NO_HASH
+        and is_whole(state.target(), state.other_hash)
+    ):
+        back = state.but(
+            slot=state.target(),
+            version=state.other_version,
+            hash=state.other_hash,
+            other_version=0,
+            other_hash=NO_HASH,
+            reason=ACTIVE_BAD,
+        )
+        return back, back.slot
+    lost = factory(BOTH_BAD).but(floor=state.floor, quarantine=state.quarantine)
+    return lost, FACTORY
