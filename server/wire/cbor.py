@@ -47,28 +47,32 @@ def scan(data: bytes) -> None:
     """
     end = len(data)
     pos = 0
-    left = 1
+    left = 1  # items still to come in the current array
     outer: list[int] = []
     while True:
         while left == 0:
             if not outer:
-                if pos != end:
+                if pos > end:
+                    raise Refusal(RefusalCode.BAD_ENCODING, "a string is longer than the bytes that carry it")
+                if pos < end:
                     raise Refusal(RefusalCode.TRAILING_BYTES, "bytes follow the item")
                 return
             left = outer.pop()
         if pos >= end:
             raise Refusal(RefusalCode.BAD_ENCODING, "the bytes end inside an item")
-        initial = data[pos]
         left -= 1
-        if initial < 0x18:
+        initial = data[pos]
+        if initial < 0x18:  # the three heads of one byte that make up most of an op, then all others
             pos += 1
             continue
-        major, argument, pos = _head(data, pos)
-        if major in (_BSTR, _TSTR):
-            if argument > end - pos:
-                raise Refusal(RefusalCode.BAD_ENCODING, "a string is longer than the bytes that carry it")
-            pos += argument
-        elif major == _ARRAY:
+        if 0x40 <= initial < 0x58:
+            pos += initial - 0x3F
+            continue
+        if 0x80 <= initial < 0x98:
+            major, argument, pos = _ARRAY, initial - 0x80, pos + 1
+        else:
+            major, argument, pos = _head(data, pos)
+        if major == _ARRAY:
             if argument > end - pos:
                 raise Refusal(RefusalCode.BAD_ENCODING, "an array is longer than the bytes that carry it")
             if len(outer) == MAX_DEPTH:
@@ -79,6 +83,8 @@ def scan(data: bytes) -> None:
             raise Refusal(
                 RefusalCode.BAD_ENCODING, "maps, tags, floats and simple values are not allowed here"
             )
+        elif major >= _BSTR:
+            pos += argument
 
 
 def decode(data: bytes, max_bytes: int) -> Value:

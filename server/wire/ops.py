@@ -109,21 +109,20 @@ def op_hash(op_bytes: bytes) -> bytes:
     return sha256(op_bytes).digest()
 
 
-def _is_int(value: Value, low: int, high: int) -> bool:
-    return type(value) is int and low <= value <= high
-
-
 def _line(value: Value) -> Line:
     if not isinstance(value, list) or len(value) != 3:
         raise _Reject(RejectCode.MALFORMED)
     item, quantity, modifiers = value
-    if not _is_int(item, 1, 0xFFFF) or type(quantity) is not int or not isinstance(modifiers, list):
+    if type(item) is not int or type(quantity) is not int or not isinstance(modifiers, list):
         raise _Reject(RejectCode.MALFORMED)
-    if len(modifiers) > MODIFIERS_MAX or not all(_is_int(modifier, 1, 0xFFFF) for modifier in modifiers):
+    if not 1 <= item <= 0xFFFF or len(modifiers) > MODIFIERS_MAX:
         raise _Reject(RejectCode.MALFORMED)
+    for modifier in modifiers:
+        if type(modifier) is not int or not 1 <= modifier <= 0xFFFF:
+            raise _Reject(RejectCode.MALFORMED)
     if not 1 <= quantity <= QUANTITY_MAX:
         raise _Reject(RejectCode.BAD_QUANTITY)
-    return Line(item, quantity, tuple(modifiers))
+    return Line(item, quantity, tuple(modifiers))  # judged one by one above
 
 
 def _order(op_id: bytes, fields: list[Value]) -> Op:
@@ -158,6 +157,8 @@ def parse_op(value: Value) -> Op:
     except _Reject as reject:
         return Op(op_type, op_id, "", (), 0, 0, reject.code)
 
+
+_HEAD_BYTES = {0x18: 2, 0x19: 3, 0x1A: 5}  # of an unsigned integer, by its first byte; otherwise 1
 
 # Payload up to the op-id: array of 2, seq, array of 6 or another count, type, byte string of 12.
 _OP_START = re.compile(
@@ -202,7 +203,7 @@ class OpMessage:
         seq = shapes.u32(value[0], "seq")
         if seq == 0:
             raise shapes.bad_shape("seq")
-        return cls(seq, parse_op(value[1]), payload[1 + len(encode(seq)) :])
+        return cls(seq, parse_op(value[1]), payload[1 + _HEAD_BYTES.get(payload[1], 1) :])
 
 
 def encode_op_message(seq: int, op_bytes: bytes) -> bytes:
