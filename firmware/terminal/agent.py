@@ -1,0 +1,309 @@
+# What only a bench may do to a terminal; this file is left out of production images.
+#
+# Adds machine commands to the console:
+#   throughput {n, window?, journal?, lines?, rate?}  n orders through the real path, closed loop with
+#       outstanding, or open loop at `rate` a second; lines: 1, 3 or 6. -> instret, idle_us, elapsed_us,
+#       status, publish_bytes, latency [[below_us, count], ...] from the scheduled time, resent, repeated
+#   listen {n, ms?}               counts down-link messages -> n, elapsed_us, instret, idle_us
+#   mark                          instret, idle_us, us: counters now
+#   seal {lines, ...}             an op-frame that is neither journaled nor sent -> frame (hex), op
+#   publish {topic, hex, retain?} any bytes on any topic
+#   rekey                         a new handshake
+#   cut {n, keep?, seed?}         power fails inside the n-th flash step from now
+#   flash {region?}               flash counters, CRC-32 of a region
+#   outbox_fill {n}               journals n orders without sending them
+#   sleep {ms}
+import asyncio
+import binascii
+import gc
+
+from terminal.compat import const, sleep_ms, ticks_diff, ticks_us
+from terminal.wire.frames import COMMITTED, encode_order
+
+# Orders of ordinary size from the demo menu, by number of lines.
+_ORDERS = {
+    1: [[1, 2, []]],
+    3: [[1, 2, []], [3, 1, [101]], [14, 1, []]],
+    6: [[1, 2, []], [3, 1, [101]], [14, 1, []], [4, 1, []], [9, 2, []], [10, 1, []]],
+}
+_TIMEOUT_MS = const(120000)
+
+
+class Agent:
+    def __init__(self, app, console):
+        self._app = app
+        console.commands.update(
+            {
+                "throughput": self._throughput,
+                "listen": self._listen,
+                "mark": self._mark,
+                "seal": self._seal,
+                "publish": self._publish,
+                "rekey": self._rekey,
+                "cut": self._cut,
+                "flash": self._flash,
+                "outbox_fill": self._outbox_fill,
+                "sleep": self._sleep,
+            }
+        )
+
+    async def _throughput(self, request):
+        run = Run(self._app, request)
+        return await run.execute()
+
+    async def _listen(self, request):
+        wanted = request["n"]
+        app = self._app
+        done = asyncio.Event()
+        seen = [0]
+        started = []
+
+        def count(topic, payload):
+            if not started:
+                started.extend(_counters(app.board))
+            seen[0] += 1
+            if seen[0] == wanted:
+                started.append(_difference(started, app.board))
+                done.set()
+
+        app.on_downlink = count
+        try:
+            await asyncio.wait_for(done.wait(), request.get("ms", 30000) / 1000)
+        except asyncio.TimeoutError:  # noqa: UP041 - MicroPython has no built-in of that name
+            started.append(_difference(started, app.board) if started else {})
+        finally:
+            app.on_downlink = None
+        answer = started[-1]
+        answer["n"] = seen[0]
+        return answer
+
+    def _mark(self, request):
+        instret, idle_us, now_us = _counters(self._app.board)
+        return {"instret": instret, "idle_us": idle_us, "us": now_us}
+
+    def _seal(self, request):
+        app = self._app
+        op_id = app.outbox.next_op_id(app.board.random)
+        lines = request["lines"]
+        total = request.get("total")
+        op = encode_order(
+            op_id,
+            request.get("table", app.ui.table),
+            lines,
+            request.get("menu", app.menu.current().version),
+            app.menu.total(lines) if total is None else total,
+        )
+        return {"op": _hex(op_id), "frame": _hex(app.session.seal(op))}
+
+    def _publish(self, request):
+        client = self._app.client
+        client.publish(
+            request["topic"].encode(), binascii.unhexlify(request["hex"]), bool(request.get("retain"))
+        )
+        client.flush()
+
+    def _rekey(self, request):
+        self._app.control.rekey()
+
+    def _cut(self, request):
+        arguments = request["n"], request.get("keep", -1), request.get("seed", 0)
+        board = self._app.board
+        if hasattr(board, "nor"):
+            board.nor.cut_at(*arguments)
+            return
+        import _board
+
+        _board.cut_at(*arguments)
+
+    def _flash(self, request):
+        board = self._app.board
+        answer = {"stats": board.stats()}
+        if "region" in request:
+            device = board.region(request["region"])
+            buffer = bytearray(512)
+            crc = 0
+            for block in range(device.ioctl(4, 0)):
+                for offset in range(0, 4096, 512):
+                    device.readblocks(block, buffer, offset)
+                    crc = binascii.crc32(buffer, crc)
+            answer["crc"] = crc
+        return answer
+
+    def _outbox_fill(self, request):
+        app = self._app
+        lines = _ORDERS[1]
+        version = app.menu.current().version
+        total = app.menu.total(lines)
+        for _ in range(request["n"]):
+            op_id = app.outbox.next_op_id(app.board.random)
+            app.outbox.append(op_id, encode_order(op_id, app.ui.table, lines, version, total))
+        return {"pending": len(app.outbox)}
+
+    async def _sleep(self, request):
+        await sleep_ms(request["ms"])
+
+
+# Stands in for the outbox to show what the journal costs: nothing reaches flash.
+class _NoJournal:
+    def __init__(self, outbox):
+        self._outbox = outbox
+        self._ops = {}
+
+    def __len__(self):
+        return len(self._ops)
+
+    def append(self, op_id, op):
+        self._ops[op_id] = op
+
+    def done(self, op_id, status):
+        return self._ops.pop(op_id, None) is not None
+
+    def get(self, op_id):
+        return self._ops.get(op_id)
+
+    def pending(self):
+        return list(self._ops.items())
+
+    def flush(self):
+        pass
+
+
+# One measured run of orders. It drives the application's own sender, outbox, session and client; what it
+# leaves out is the screen model and the console's events.
+class Run:
+    def __init__(self, app, request):
+        self._app = app
+        self._wanted = request["n"]
+        self._window = request.get("window", 8)
+        self._rate = request.get("rate", 0)
+        self._lines = _ORDERS[request.get("lines", 1)]
+        self._journal = request.get("journal", True)
+        self._total = app.menu.total(self._lines)
+        self._made = 0
+        self._begun_us = {}  # op id -> when it was due, ticks in us
+        self._statuses = {}
+        self._finals = 0
+        self._publish_bytes = 0
+        self._latency = Histogram()
+        self._done = asyncio.Event()
+
+    async def execute(self):
+        app = self._app
+        sender = app.sender
+        before = sender.on_final, sender.credit, app.outbox, sender.resent, sender.repeated
+        outbox = app.outbox if self._journal else _NoJournal(app.outbox)
+        self._outbox = outbox
+        self._next_op_id = app.outbox.next_op_id
+        sender.on_final = self._on_final
+        sender.credit = self._window if not self._rate else before[1]
+        sender.use(outbox)
+        gc.collect()
+        start = _counters(app.board)
+        try:
+            if self._rate:
+                await self._open_loop()
+            else:
+                self._closed_loop()
+            await asyncio.wait_for(self._done.wait(), _TIMEOUT_MS / 1000)
+        except asyncio.TimeoutError:  # noqa: UP041
+            self._statuses["timeout"] = self._made - self._finals
+        finally:
+            answer = _difference(start, app.board)
+            sender.on_final, sender.credit = before[0], before[1]
+            sender.use(app.outbox)
+        answer.update(
+            {
+                "n": self._finals,
+                "committed": self._statuses.get(COMMITTED, 0),
+                "statuses": self._statuses,
+                "resent": sender.resent - before[3],
+                "repeated": sender.repeated - before[4],
+                "latency": self._latency.rows(),
+                "publish_bytes": self._publish_bytes,
+            }
+        )
+        return answer
+
+    # Sends what is due; notes the size of a whole MQTT packet while one is in flight.
+    def _send(self):
+        client = self._app.client
+        self._app.sender.pump()
+        client.flush()
+        if not self._publish_bytes:
+            self._publish_bytes = max([len(packet) for packet in client.protocol.inflight.values()] or [0])
+
+    def _closed_loop(self):
+        now_us = ticks_us()
+        for _ in range(min(self._window, self._wanted)):
+            self._make(now_us)
+        self._send()
+
+    # Orders are due at fixed times, whatever became of the earlier ones.
+    async def _open_loop(self):
+        app = self._app
+        started_us = ticks_us()
+        while self._made < self._wanted:
+            elapsed_us = ticks_diff(ticks_us(), started_us)
+            due = min(elapsed_us * self._rate // 1000000 + 1, self._wanted)
+            while self._made < due and len(self._outbox) < app.outbox.capacity:
+                self._make(started_us + self._made * 1000000 // self._rate)
+            self._send()
+            next_us = self._made * 1000000 // self._rate - ticks_diff(ticks_us(), started_us)
+            await sleep_ms(max(next_us // 1000, 1))
+
+    def _make(self, due_us):
+        app = self._app
+        op_id = self._next_op_id(app.board.random)
+        op = encode_order(op_id, app.ui.table, self._lines, app.menu.current().version, self._total)
+        self._outbox.append(op_id, op)
+        self._begun_us[op_id] = due_us
+        app.sender.add(op_id, op)
+        self._made += 1
+
+    def _on_final(self, op_id, status, arg, order_number, total_minor, lsn):
+        now_us = ticks_us()
+        due_us = self._begun_us.pop(op_id, None)
+        if due_us is None:
+            return
+        self._latency.add(ticks_diff(now_us, due_us))
+        self._finals += 1
+        self._statuses[status] = self._statuses.get(status, 0) + 1
+        if self._made < self._wanted:
+            if not self._rate:
+                self._make(now_us)
+        elif self._finals == self._wanted:
+            self._done.set()
+
+
+# Counts durations in buckets that are at most 1/8 wide: enough for percentiles, and small.
+class Histogram:
+    def __init__(self):
+        self._counts = {}
+
+    def add(self, duration_us):
+        shift = 0
+        while duration_us >> shift > 15:
+            shift += 1
+        bucket = (duration_us >> shift) + 1 << shift
+        self._counts[bucket] = self._counts.get(bucket, 0) + 1
+
+    # [[upper bound in us, count], ...], ascending
+    def rows(self):
+        return [[bound, self._counts[bound]] for bound in sorted(self._counts)]
+
+
+def _counters(board):
+    return [board.instret(), board.idle_us(), ticks_us()]
+
+
+def _difference(start, board):
+    instret, idle_us, now_us = _counters(board)
+    return {
+        "instret": instret - start[0],
+        "idle_us": idle_us - start[1],
+        "elapsed_us": ticks_diff(now_us, start[2]),
+    }
+
+
+def _hex(data):
+    return "".join([f"{byte:02x}" for byte in data])
