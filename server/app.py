@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from server.config import KEYS_NAME, ConfigError, ServerConfig
 from server.devices.beacons import Beacons
 from server.devices.handshake import Handshake
@@ -24,6 +26,8 @@ from server.devices.seams import Clock, Entropy, SystemClock, SystemEntropy
 from server.devices.verify import OpVerifier, Session
 from server.ordering.catalogue import Catalogue
 from server.ordering.menu_prices import read_signed_prices
+from server.releases.bundle import open_bundle
+from server.releases.serving import Releases
 from server.storage import admin
 from server.storage.database import Database, StorageError, open_database
 from server.storage.lock import StateLock
@@ -35,6 +39,7 @@ from server.transport.handshakes import Handshakes
 from server.transport.ingest import Ingest
 from server.transport.limits import RateLimiter
 from server.transport.observations import Observations
+from server.transport.updates import Updates
 from server.wire.errors import Refusal
 from server.wire.menufile import parse_menu
 from server.wire.menus import split
@@ -85,6 +90,8 @@ class OrderServer:
         self._sessions: dict[str, Session] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._beacon_due = asyncio.Event()
+        self._releases_due = asyncio.Event()
+        self._served: list[tuple[bytes, bytes]] = []
         self._published_menu = 0
         self._database: Database | None = None
         self._writer: Writer | None = None
@@ -107,11 +114,16 @@ class OrderServer:
             await self._need_broker().start()
             await self._publish_menu()
             await self._publish_beacon()
+            await self._load_releases()
             self._write_address()
         except BaseException:
             await self.stop()
             raise
-        self._tasks = [asyncio.create_task(self._beacon_loop()), asyncio.create_task(self._tick_loop())]
+        self._tasks = [
+            asyncio.create_task(self._beacon_loop()),
+            asyncio.create_task(self._release_loop()),
+            asyncio.create_task(self._tick_loop()),
+        ]
 
     async def stop(self) -> None:
         """Stop taking messages, finish what was queued, close the database. Safe to call twice."""
@@ -138,7 +150,8 @@ class OrderServer:
             self.config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise ConfigError(
-                f"cannot make the state folder {self.config.state} ({error.strerror}); choose another with --state"
+                f"cannot make the state folder {self.config.state} ({error.strerror}); choose another with "
+                f"--state"
             ) from error
 
     def _open_keys(self) -> KeyStore:
@@ -211,6 +224,7 @@ class OrderServer:
             self._sessions,
             lambda device, payload: self._send(device, "hello", payload),
         )
+        self._updates = Updates(self._send, limiter, self.observations, time.monotonic)
         ingest = Ingest(
             catalogue=self._catalogue,
             verifier=OpVerifier(self._clock),
@@ -221,6 +235,7 @@ class OrderServer:
             handshakes=handshakes,
             clock=self._clock,
             send=self._send,
+            updates=self._updates,
         )
         self._broker = DeviceBroker(
             site=site,
@@ -262,6 +277,7 @@ class OrderServer:
                 broker.disconnect(device)
         if snapshot.current is not None and snapshot.current.version != self._published_menu:
             self._beacon_due.set()
+        self._releases_due.set()
 
     def _send(self, device: str, tail: str, payload: bytes) -> None:
         if self._broker is not None:
@@ -304,6 +320,37 @@ class OrderServer:
                 await self._publish_beacon()
             except (StorageError, QueueFull, OSError) as error:
                 _log.error("no beacon this time: %s", error)
+
+    async def _release_loop(self) -> None:
+        while True:
+            await self._releases_due.wait()
+            self._releases_due.clear()
+            try:
+                await self._load_releases()
+            except (SQLAlchemyError, StorageError) as error:
+                _log.error("the releases could not be read: %s", error)
+
+    async def _load_releases(self) -> None:
+        """Read what is on offer, verify it, and tell the terminals if it changed."""
+        assert self._database is not None
+        loop = asyncio.get_running_loop()
+        stored = await loop.run_in_executor(
+            self._executor, admin.stored_releases, self._database, self.config.site
+        )
+        if stored == self._served:
+            return
+        releases = await loop.run_in_executor(self._executor, self._verified, stored)
+        self._served = stored
+        self._updates.replace(releases)
+
+    def _verified(self, stored: list[tuple[bytes, bytes]]) -> Releases:
+        bundles = []
+        for offer, data in stored:
+            try:
+                bundles.append(open_bundle(offer, data, self._keystore.root))
+            except Refusal as refusal:
+                _log.error("a stored release is not served: %s", refusal)
+        return Releases(bundles)
 
     async def _tick_loop(self) -> None:
         """Every fifth of a second: let the writer look for changes made by others, and store what was

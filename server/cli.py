@@ -12,6 +12,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +26,8 @@ from server.config import (
     parse_address,
     parse_rate,
 )
-from server.devices.keyfiles import KeyFileError
-from server.storage.admin import AdminError
-from server.storage.database import StorageError
+from server.errors import ServerError
 from server.transport.limits import Limits
-from server.wire.errors import Refusal
 
 if TYPE_CHECKING:
     from server.app import OrderServer
@@ -61,29 +59,35 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     cli_admin.add_commands(commands)
 
 
-def guarded(command: Command) -> Command:
-    """A command whose errors become one sentence on stderr and an exit code."""
+def guarded(target: str) -> Command:
+    """The command ``module:function``, imported when it runs; its errors become a sentence and an exit
+    code.
+    """
 
     def run(args: argparse.Namespace) -> int:
         try:
-            return command(args)
-        except AdminError as error:
-            return _say(str(error), EXIT_REFUSED)
-        except (ConfigError, StorageError, KeyFileError) as error:
-            return _say(str(error), EXIT_USAGE)
-        except Refusal as error:
-            return _say(f"refused ({error.code}): {error.detail}", EXIT_REFUSED)
+            module, _, name = target.partition(":")
+            return int(getattr(import_module(module), name)(args))
+        except ServerError as error:
+            return _say(str(error), EXIT_REFUSED if error.refused else EXIT_USAGE)
         except BrokenPipeError:
             sys.stderr.close()  # whoever read our output left: nothing more to say
             return EXIT_OK
         except OSError as error:
             where = f" {error.filename}" if error.filename else ""
-            return _say(
-                f"cannot use{where}: {error.strerror or error}; check the path and its permissions",
-                EXIT_USAGE,
-            )
+            reason = error.strerror or str(error)
+            return _say(f"cannot use{where}: {reason}; check the path and its permissions", EXIT_USAGE)
         except KeyboardInterrupt:
             return _say("interrupted; nothing is left running", EXIT_INTERRUPTED)
+        except Exception as error:
+            from server.devices.keyfiles import KeyFileError
+            from server.wire.errors import Refusal
+
+            if isinstance(error, KeyFileError):
+                return _say(str(error), EXIT_USAGE)
+            if isinstance(error, Refusal):
+                return _say(f"refused ({error.code}): {error.detail}", EXIT_REFUSED)
+            raise
 
     return run
 
@@ -97,9 +101,11 @@ def _add_run(commands: Any) -> None:
     parser = commands.add_parser(
         "run",
         help="start the server and its embedded MQTT broker",
-        description="Start the order server with its embedded MQTT broker. The first start makes keys, the database and "
+        description="Start the order server with its embedded MQTT broker. The first start makes keys, the "
+        "database and "
         "the demo menu in the state folder, and says so. Ctrl-C or SIGTERM stops it cleanly.",
-        epilog="examples:\n  tableside server run\n  tableside server run --state /var/lib/tableside --mqtt 0.0.0.0:1883\n"
+        epilog="examples:\n  tableside server run\n  tableside server run --state /var/lib/tableside --mqtt "
+        "0.0.0.0:1883\n"
         "  tableside server run --limit-op 50:100 --limit-hello 0.2:5",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -107,15 +113,16 @@ def _add_run(commands: Any) -> None:
                         help="folder for database and keys (default: %(default)s)")  # fmt: skip
     parser.add_argument("--site", default="demo", help="name of the restaurant (default: %(default)s)")
     parser.add_argument("--mqtt", default="127.0.0.1:0", metavar="HOST:PORT",
-                        help="where the broker listens; port 0 takes a free one (default: %(default)s)")  # fmt: skip
+                        help="where the broker listens; 0 takes a free port (default: %(default)s)")  # fmt: skip
     parser.add_argument("--root-key", type=Path, default=DEMO_ROOT_KEY, metavar="PEM",
-                        help="root key that certifies the server at its first start (default: the throw-away demo root)")  # fmt: skip
+                        help="root key that certifies the server at its first start (default: the "
+                             "throw-away demo root)")  # fmt: skip
     parser.add_argument("--beacon-interval", type=float, default=BEACON_INTERVAL_S, metavar="SECONDS",
                         help="seconds between beacons (default: %(default)g)")  # fmt: skip
     parser.add_argument("--session-ttl", type=int, default=12 * 3600, metavar="SECONDS",
                         help="life of a session (default: %(default)d)")  # fmt: skip
     parser.add_argument("--window", type=int, default=32, metavar="N",
-                        help="orders a terminal may have in flight, 1 to 255 (default: %(default)d)")  # fmt: skip
+                        help="orders in flight per terminal, 1 to 255 (default: %(default)d)")  # fmt: skip
     parser.add_argument(
         "--limit-op", metavar="PER_SECOND:BURST", help="orders per device and per table (default: 1500:3000)"
     )
@@ -123,10 +130,10 @@ def _add_run(commands: Any) -> None:
         "--limit-hello", metavar="PER_SECOND:BURST", help="handshakes per device (default: 2:20)"
     )
     parser.add_argument("--ready-json", action="store_true",
-                        help="print one JSON line when listening, for programs that start the server")  # fmt: skip
+                        help="print one JSON line when listening, for programs")  # fmt: skip
     parser.add_argument("--log-level", default="warning", choices=("debug", "info", "warning", "error"),
                         help="what is logged to stderr (default: %(default)s)")  # fmt: skip
-    parser.set_defaults(run=guarded(run_server))
+    parser.set_defaults(run=guarded("server.cli:run_server"))
 
 
 def config_from(args: argparse.Namespace) -> ServerConfig:
@@ -205,7 +212,8 @@ def _announce(server: OrderServer, *, ready_json: bool) -> None:
     state = str(server.config.state)
     if ready_json:
         ready = {
-            "event": "ready", "mqtt": {"host": host, "port": port}, "state": state, "site": server.config.site,
+            "event": "ready", "mqtt": {"host": host, "port": port}, "state": state,
+            "site": server.config.site,
             "first_start": server.said,
         }  # fmt: skip
         print(json.dumps(ready), flush=True)
@@ -214,7 +222,8 @@ def _announce(server: OrderServer, *, ready_json: bool) -> None:
         print(f"first start: {sentence}")
     print(f"site {server.config.site}: terminals connect to MQTT {host}:{port} (state in {state})")
     print(
-        "register one with `tableside server devices add NAME --table T --key KEY.der --password P`; Ctrl-C stops"
+        "register one with `tableside server devices add NAME --table T --key KEY.der --password P`; Ctrl-C "
+        "stops"
     )
     sys.stdout.flush()
 

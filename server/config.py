@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from server.errors import ServerError
 from server.transport.limits import Limits, Rate
 from server.wire.shapes import is_identifier
 
@@ -15,7 +16,7 @@ BEACON_INTERVAL_S = 30.0
 KEYS_NAME = "keys"
 
 
-class ConfigError(Exception):
+class ConfigError(ServerError):
     """The server cannot be started like this; the message says what to change."""
 
     code = "CONFIG"

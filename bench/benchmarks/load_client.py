@@ -1,8 +1,8 @@
 """A software terminal for load and server tests: raw MQTT 3.1.1 and real Seal/1 frames, no user interface.
 
-It is the cheapest honest peer of the server: it registers with a password, believes only a certified beacon, shakes hands
-with RSA, seals each op with the session key and accepts only MAC-valid replies. It is not the device's implementation, which
-has its own suites; it shares the server's codecs.
+It is the cheapest honest peer of the server: it registers with a password, believes only a certified
+beacon, shakes hands with RSA, seals each op with the session key and accepts only MAC-valid replies. It is
+not the device's implementation, which has its own suites; it shares the server's codecs.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ class MqttLink(asyncio.Protocol):
         ident = self._next_id() if qos else 0
         if qos:
             self.unacked.add(ident)
-        self._write(_packet(0x30 | qos << 1, _text(topic) + (ident.to_bytes(2, "big") if qos else b"") + payload))
+        self._write(
+            _packet(0x30 | qos << 1, _text(topic) + (ident.to_bytes(2, "big") if qos else b"") + payload)
+        )
         return ident
 
     def close(self) -> None:
@@ -220,9 +222,12 @@ class SoftTerminal:
                 raise LinkError(f"{topic_filter} was refused")
 
     async def hello(self, deadline_s: float = 10.0) -> Accept:
-        """Wait for a beacon, shake hands and check the Accept. Raises: LinkError when refused, Refusal, TimeoutError."""
+        """Wait for a beacon, shake hands and check the Accept. Raises: LinkError when refused, Refusal,
+        TimeoutError.
+        """
         await asyncio.wait_for(self._beacon_seen.wait(), deadline_s)
-        assert self._beacon is not None and self.link is not None
+        assert self._beacon is not None
+        assert self.link is not None
         beacon_frame, beacon, server = self._beacon
         self.handshake += 1
         nonce, secret = os.urandom(NONCE_BYTES), os.urandom(SECRET_BYTES)
@@ -274,7 +279,9 @@ class SoftTerminal:
         """The op-frame of the next transmission."""
         assert self._keys is not None
         self.seq += 1
-        return mac0(self._keys.device_to_server, self.sid, encode_op_message(self.seq, op_bytes), self._op_prefix)
+        return mac0(
+            self._keys.device_to_server, self.sid, encode_op_message(self.seq, op_bytes), self._op_prefix
+        )
 
     def publish_op(self, frame: bytes) -> None:
         """Send an op-frame."""

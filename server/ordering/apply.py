@@ -128,7 +128,8 @@ class ApplyOp:
     ) -> Reply:
         committed = verdict.order is not None
         lsn, newest = connection.execute(
-            "UPDATE site SET lsn = lsn + 1, order_number = order_number + ? WHERE site = ? RETURNING lsn, order_number",
+            "UPDATE site SET lsn = lsn + 1, order_number = order_number + ? WHERE site = ? RETURNING lsn, "
+            "order_number",
             (int(committed), site),
         ).fetchone()
         number = newest if committed else 0
@@ -141,7 +142,8 @@ class ApplyOp:
             self._insert_order(connection, site, device, seating, number, lsn, verdict.order)
         reply = Reply(self.op.op_id, verdict.status, verdict.arg, number, verdict.total_minor, lsn, head)
         connection.execute(
-            "INSERT INTO answer (site, device, op_id, op_hash, status, arg, order_number, total_minor, lsn, chain, "
+            "INSERT INTO answer (site, device, op_id, op_hash, status, arg, order_number, total_minor, lsn, "
+            "chain, "
             "seating, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
             (site, self.device, self.op.op_id, self.op_hash, int(verdict.status), int(verdict.arg), number,
              verdict.total_minor, lsn, head, seating, self.now_s),
@@ -159,17 +161,19 @@ class ApplyOp:
         order: PricedOrder,
     ) -> None:
         connection.execute(
-            "INSERT INTO orders (site, order_number, device, op_id, seating, table_id, menu_version, total_minor, "
+            "INSERT INTO orders (site, order_number, device, op_id, seating, table_id, menu_version, "
+            "total_minor, "
             "tax_minor, lsn, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-            (site, number, self.device, self.op.op_id, seating, device.table, self.op.menu_version, order.total_minor,
-             order.tax_minor, lsn, self.now_s),
+            (site, number, self.device, self.op.op_id, seating, device.table, self.op.menu_version,
+             order.total_minor, order.tax_minor, lsn, self.now_s),
         )  # fmt: skip
         connection.executemany(
-            "INSERT INTO order_line (site, order_number, line, item, quantity, modifiers, unit_minor, total_minor, "
+            "INSERT INTO order_line (site, order_number, line, item, quantity, modifiers, unit_minor, "
+            "total_minor, "
             "tax_minor) VALUES (?,?,?,?,?,?,?,?,?)",
             [
-                (site, number, index, line.item, line.quantity, ",".join(map(str, line.modifiers)), line.unit_minor,
-                 line.total_minor, line.tax_minor)
+                (site, number, index, line.item, line.quantity, ",".join(map(str, line.modifiers)),
+                 line.unit_minor, line.total_minor, line.tax_minor)
                 for index, line in enumerate(order.lines)
             ],
         )  # fmt: skip

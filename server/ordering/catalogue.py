@@ -75,7 +75,8 @@ class Catalogue:
 
     def _current(self, connection: sqlite3.Connection) -> MenuVersion | None:
         row = connection.execute(
-            "SELECT m.version, m.hash, m.frame FROM site s JOIN menu m ON m.site = s.site AND m.version = s.current_menu "
+            "SELECT m.version, m.hash, m.frame FROM site s JOIN menu m ON m.site = s.site AND m.version = "
+            "s.current_menu "
             "WHERE s.site = ?",
             (self.site,),
         ).fetchone()

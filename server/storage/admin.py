@@ -13,8 +13,9 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from server.devices.records import DeviceState
+from server.errors import ServerError
 from server.storage.database import Database
-from server.storage.schema import device, menu, session, site, stock
+from server.storage.schema import device, menu, release, session, site, stock
 from server.wire.rsa import kid_of
 
 _NEXT: dict[DeviceState, frozenset[DeviceState]] = {
@@ -25,10 +26,11 @@ _NEXT: dict[DeviceState, frozenset[DeviceState]] = {
 }
 
 
-class AdminError(Exception):
+class AdminError(ServerError):
     """A change that cannot be made; the message says why and what to do instead."""
 
     code = "ADMIN"
+    refused = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ def ensure_site(database: Database, name: str) -> None:
             return
         if known:
             raise AdminError(
-                f"the state belongs to site {known[0]!r}, not {name!r}; start with --site {known[0]} or another --state"
+                f"the state belongs to site {known[0]!r}, not {name!r}; start with --site {known[0]} or "
+                f"another --state"
             )
         connection.execute(insert(site).values(site=name))
 
@@ -91,7 +94,8 @@ def add_device(
             connection.execute(insert(device).values(row))
     except IntegrityError:
         raise AdminError(
-            f"device {name!r} or its key is already registered; see `devices list`, or retire the old one and "
+            f"device {name!r} or its key is already registered; see `devices list`, or retire the old one "
+            f"and "
             f"register the terminal under a new name"
         ) from None
 
@@ -188,3 +192,51 @@ def set_stock(database: Database, site_name: str, item: int, count: int | None) 
             connection.execute(
                 row.on_conflict_do_update(index_elements=["site", "item"], set_={"count": count})
             )
+
+
+def publish_release(
+    database: Database,
+    site_name: str,
+    *,
+    ref: bytes,
+    version: int,
+    hardware: str,
+    offer: bytes,
+    bundle: bytes,
+    now_s: int,
+) -> None:
+    """Offer a bundle from now on; publishing the same one again puts it on top."""
+    row = {
+        "site": site_name,
+        "ref": ref,
+        "version": version,
+        "hardware": hardware,
+        "offer": offer,
+        "bundle": bundle,
+        "published_at": now_s,
+    }
+    with database.admin() as connection:
+        connection.execute(
+            upsert(release)
+            .values(row)
+            .on_conflict_do_update(index_elements=["site", "ref"], set_={"published_at": now_s})
+        )
+
+
+def withdraw_release(database: Database, site_name: str, ref: bytes) -> None:
+    """Stop offering a bundle. Raises: AdminError when it is not on offer."""
+    with database.admin() as connection:
+        gone = connection.execute(delete(release).where(release.c.site == site_name, release.c.ref == ref))
+        if gone.rowcount != 1:
+            raise AdminError(f"no release {ref.hex()} is on offer; `release list` shows those that are")
+
+
+def stored_releases(database: Database, site_name: str) -> list[tuple[bytes, bytes]]:
+    """(offer, bundle) of everything on offer, oldest first."""
+    with database.engine.connect() as connection:
+        rows = connection.execute(
+            select(release.c.offer, release.c.bundle)
+            .where(release.c.site == site_name)
+            .order_by(release.c.published_at, release.c.version)
+        )
+        return [(row.offer, row.bundle) for row in rows]

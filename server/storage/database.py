@@ -17,13 +17,14 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import NullPool
 
+from server.errors import ServerError
 from server.storage.schema import SCHEMA_VERSION, metadata
 
 DATABASE_NAME = "tableside.db"
 BUSY_TIMEOUT_MS = 10_000
 
 
-class StorageError(Exception):
+class StorageError(ServerError):
     """The database cannot be used; the message says which file and what to do next."""
 
     code = "STORAGE"
@@ -104,7 +105,8 @@ def admin_revision(connection: sqlite3.Connection) -> int:
 def damaged(path: Path, detail: str) -> StorageError:
     """The error for a file that SQLite cannot trust."""
     return StorageError(
-        f"the database {path} is damaged ({detail}); stop the server, move this file and its -wal/-shm companions "
+        f"the database {path} is damaged ({detail}); stop the server, move this file and its -wal/-shm "
+        f"companions "
         f"aside and restore the last backup in their place"
     )
 
@@ -127,7 +129,8 @@ def open_database(state: Path, *, create: bool = False) -> Database:
         with engine.begin() as connection:
             metadata.create_all(connection)
             connection.exec_driver_sql(
-                "INSERT OR IGNORE INTO meta (name, value) VALUES ('schema_version', ?), ('admin_revision', '1')",
+                "INSERT OR IGNORE INTO meta (name, value) VALUES ('schema_version', ?), ('admin_revision', "
+                "'1')",
                 (str(SCHEMA_VERSION),),
             )
             found = connection.exec_driver_sql(

@@ -85,6 +85,28 @@ class LedgerSession:
     expires_at: int
 
 
+@dataclass(frozen=True, slots=True)
+class LedgerRelease:
+    """A bundle on offer."""
+
+    ref: bytes
+    version: int
+    hardware: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerUpdate:
+    """Where a terminal says its update stands (``ota-state`` in the wire contract)."""
+
+    device: str
+    running: int
+    slot: int
+    state: int
+    offset: int
+    reason: int
+
+
 def _order(row: Any, lines: dict[int, list[LedgerLine]]) -> LedgerOrder:
     device, op_id, number, table, total, tax, version, lsn, created = row
     chosen = tuple(lines.get(number, ()))
@@ -123,15 +145,17 @@ class Ledger:
 
     def orders(self, site: str, *, after: int = 0) -> list[LedgerOrder]:
         """Committed orders with a number above ``after``, oldest first."""
-        # Orders first: what commits in between adds lines of orders not listed, never an order without its lines.
+        # Orders first: what commits in between adds lines of orders not listed, never the other way round.
         orders: list[tuple[Any, ...]] = self._rows(
-            "SELECT device, op_id, order_number, table_id, total_minor, tax_minor, menu_version, lsn, created_at "
+            "SELECT device, op_id, order_number, table_id, total_minor, tax_minor, menu_version, lsn, "
+            "created_at "
             "FROM orders WHERE site = ? AND order_number > ? ORDER BY order_number",
             (site, after),
         )
         lines: dict[int, list[LedgerLine]] = {}
         for number, item, quantity, modifiers, unit, total, tax in self._rows(
-            "SELECT order_number, item, quantity, modifiers, unit_minor, total_minor, tax_minor FROM order_line "
+            "SELECT order_number, item, quantity, modifiers, unit_minor, total_minor, tax_minor FROM "
+            "order_line "
             "WHERE site = ? AND order_number > ? ORDER BY order_number, line",
             (site, after),
         ):
@@ -148,7 +172,8 @@ class Ledger:
         return [
             LedgerAnswer(*row)
             for row in self._rows(
-                "SELECT device, op_id, op_hash, status, arg, order_number, total_minor, lsn, chain FROM answer "
+                "SELECT device, op_id, op_hash, status, arg, order_number, total_minor, lsn, chain FROM "
+                "answer "
                 "WHERE site = ? ORDER BY lsn",
                 (site,),
             )
@@ -168,7 +193,8 @@ class Ledger:
         return [
             _device(row)
             for row in self._rows(
-                "SELECT d.device, d.kid, d.table_id, d.state, d.handshake, p.online, p.running, p.menu_version, "
+                "SELECT d.device, d.kid, d.table_id, d.state, d.handshake, p.online, p.running, "
+                "p.menu_version, "
                 "p.pending FROM device d LEFT JOIN presence p ON p.site = d.site AND p.device = d.device "
                 "WHERE d.site = ? ORDER BY d.device",
                 (site,),
@@ -180,7 +206,8 @@ class Ledger:
         return [
             LedgerSession(*row)
             for row in self._rows(
-                "SELECT device, sid, handshake, created_at, expires_at FROM session WHERE site = ? ORDER BY device",
+                "SELECT device, sid, handshake, created_at, expires_at FROM session WHERE site = ? ORDER BY "
+                "device",
                 (site,),
             )
         ]
@@ -194,3 +221,21 @@ class Ledger:
                 (site,),
             )
         ]
+
+    def releases(self, site: str) -> list[LedgerRelease]:
+        """Bundles on offer, oldest first."""
+        rows = self._rows(
+            "SELECT ref, version, hardware, LENGTH(bundle) FROM release WHERE site = ? ORDER BY "
+            "published_at, version",
+            (site,),
+        )
+        return [LedgerRelease(*row) for row in rows]
+
+    def update_states(self, site: str) -> list[LedgerUpdate]:
+        """Every terminal's last report by device."""
+        rows = self._rows(
+            "SELECT device, running, slot, state, offset, reason FROM update_state WHERE site = ? ORDER BY "
+            "device",
+            (site,),
+        )
+        return [LedgerUpdate(*row) for row in rows]

@@ -26,7 +26,8 @@ class StateLock:
         except BlockingIOError:
             file.close()
             raise ConfigError(
-                f"a server is already running on {self._path.parent}; stop it, or give this one another --state"
+                f"a server is already running on {self._path.parent}; stop it, or give this one another "
+                f"--state"
             ) from None
         self._file = file
 

@@ -10,6 +10,7 @@ from server.devices.beacons import BEACON_MAX_AGE_S
 from server.devices.handshake import HandshakeResult
 from server.devices.records import DeviceRecord, DeviceState, IssuedBeacon, SessionRow
 from server.wire.frames import Presence
+from server.wire.updates import OtaState
 
 
 class StaleHello(Exception):
@@ -107,6 +108,7 @@ class StoreObservations:
     site: str
     refusals: Mapping[tuple[str, str], int]
     presences: Mapping[str, Presence]
+    updates: Mapping[str, OtaState]
     now_s: int
 
     def __call__(self, connection: sqlite3.Connection) -> None:
@@ -116,7 +118,8 @@ class StoreObservations:
             [(self.site, device, code, count) for (device, code), count in self.refusals.items()],
         )
         connection.executemany(
-            "INSERT INTO presence (site, device, online, running, menu_version, pending, seen_at) VALUES (?,?,?,?,?,?,?) "
+            "INSERT INTO presence (site, device, online, running, menu_version, pending, seen_at) VALUES "
+            "(?,?,?,?,?,?,?) "
             "ON CONFLICT (site, device) DO UPDATE SET online = excluded.online, running = excluded.running, "
             "menu_version = excluded.menu_version, pending = excluded.pending, seen_at = excluded.seen_at",
             [
@@ -130,5 +133,16 @@ class StoreObservations:
                     self.now_s,
                 )
                 for device, seen in self.presences.items()
+            ],
+        )
+        connection.executemany(
+            "INSERT INTO update_state (site, device, running, slot, state, offset, reason, seen_at) "
+            "VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (site, device) DO UPDATE SET running = excluded.running, "
+            "slot = excluded.slot, state = excluded.state, offset = excluded.offset, reason = "
+            "excluded.reason, "
+            "seen_at = excluded.seen_at",
+            [
+                (self.site, device, said.running, said.slot, said.state, said.offset, said.reason, self.now_s)
+                for device, said in self.updates.items()
             ],
         )

@@ -82,8 +82,8 @@ session = Table(
     ForeignKeyConstraint(["site", "device"], ["device.site", "device.device"]),
 )
 
-# Beacons a Hello may still name (10 minutes), kept so that a restart does not turn terminals away; the whole frame,
-# because the key schedule hashes it.
+# Beacons a Hello may still name (10 minutes), kept so that a restart does not turn terminals away: the
+# whole frame, because the key schedule hashes it.
 beacon = Table(
     "beacon",
     metadata,
@@ -215,14 +215,29 @@ presence = Table(
     Column("seen_at", Integer, nullable=False),
 )
 
-# Updates on offer: the newest row per hardware is what terminals are shown.
+# Bundles on offer, as the release signer made them; the server can choose among them, never change one.
 release = Table(
     "release",
     metadata,
     Column("site", String(32), primary_key=True),
     Column("ref", LargeBinary(8), primary_key=True),
     Column("version", Integer, nullable=False),
+    Column("hardware", String, nullable=False),
     Column("offer", LargeBinary, nullable=False),
     Column("bundle", LargeBinary, nullable=False),
     Column("published_at", Integer, nullable=False),
+)
+
+# Where each terminal's update stands, in its own words (not authenticated: for views only).
+update_state = Table(
+    "update_state",
+    metadata,
+    Column("site", String(32), primary_key=True),
+    Column("device", String(32), primary_key=True),
+    Column("running", Integer, nullable=False),
+    Column("slot", Integer, nullable=False),
+    Column("state", Integer, nullable=False),
+    Column("offset", Integer, nullable=False),
+    Column("reason", Integer, nullable=False),
+    Column("seen_at", Integer, nullable=False),
 )

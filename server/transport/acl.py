@@ -1,4 +1,4 @@
-"""Who may say what on which topic: a terminal owns ``o/<site>/<its id>/...`` and hears its site and itself."""
+"""Who may say what where: a terminal owns ``o/<site>/<its id>/...`` and hears its site and itself."""
 
 from __future__ import annotations
 

@@ -86,7 +86,8 @@ class DeviceBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
             cause = error.__cause__
             reason = cause.strerror or str(cause) if isinstance(cause, OSError) else str(error)
             raise ListenError(
-                f"cannot listen on {self._host}:{self._port} ({reason}); choose another address with --mqtt HOST:PORT, "
+                f"cannot listen on {self._host}:{self._port} ({reason}); choose another address with --mqtt "
+                f"HOST:PORT, "
                 f"port 0 takes a free one"
             ) from error
         self._sweeper = asyncio.create_task(self._sweep())

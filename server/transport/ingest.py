@@ -19,6 +19,8 @@ from server.transport.acl import HELLO, OPS, STATE
 from server.transport.handshakes import Handshakes
 from server.transport.limits import RateLimiter
 from server.transport.observations import Observations
+from server.transport.updates import GET, Updates
+from server.transport.updates import STATE as UPDATE_STATE
 from server.wire.errors import Refusal
 from server.wire.frames import Presence, unknown_session
 from server.wire.ops import Reply, Status
@@ -47,7 +49,7 @@ class Ingest:
         handshakes: Handshakes,
         clock: Clock,
         send: Callable[[str, str, bytes], None],
-        others: dict[str, Callable[[str, bytes], None]] | None = None,
+        updates: Updates,
     ) -> None:
         self._catalogue = catalogue
         self._verifier = verifier
@@ -58,7 +60,7 @@ class Ingest:
         self._handshakes = handshakes
         self._clock = clock
         self._send = send
-        self._others = others or {}
+        self._updates = updates
 
     def __call__(self, device: str, kind: str, payload: bytes, done: Done) -> None:
         """Take one message of an authenticated device, published under its own topic."""
@@ -76,9 +78,13 @@ class Ingest:
     def _other(self, device: str, kind: str, payload: bytes) -> None:
         try:
             if kind == STATE:
-                self._observations.present(device, Presence.decode(payload))
-            elif kind in self._others:
-                self._others[kind](device, payload)
+                presence = Presence.decode(payload)
+                self._observations.present(device, presence)
+                self._updates.present(device, presence)
+            elif kind == GET:
+                self._updates.get(device, payload)
+            elif kind == UPDATE_STATE:
+                self._updates.state(device, payload)
             else:
                 self._observations.refuse(device, "unknown_topic")
         except Refusal as refusal:

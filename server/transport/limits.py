@@ -53,6 +53,7 @@ class Limits:
     hello_device: Rate = Rate(2.0, 20.0)
     hello_site: Rate = Rate(50.0, 200.0)
     login: Rate = Rate(1.0, 10.0)
+    update: Rate = Rate(100.0, 200.0)
 
 
 class RateLimiter:
@@ -69,6 +70,7 @@ class RateLimiter:
         self._op_table: dict[str, TokenBucket] = {}
         self._hello_device: dict[str, TokenBucket] = {}
         self._login: dict[str, TokenBucket] = {}
+        self._update: dict[str, TokenBucket] = {}
 
     def frame(self, device: str) -> int:
         """Ask for the verification of one frame. Returns 0, or the milliseconds to wait."""
@@ -94,9 +96,13 @@ class RateLimiter:
         """
         return self._take(self._bucket(self._login, device, self._limits.login))
 
+    def update(self, device: str) -> int:
+        """Ask for one request of update data. Returns 0, or the milliseconds to wait."""
+        return self._take(self._bucket(self._update, device, self._limits.update))
+
     def forget(self, device: str) -> None:
         """Drop the buckets of a device that is no longer registered."""
-        for buckets in (self._frame, self._op_device, self._hello_device, self._login):
+        for buckets in (self._frame, self._op_device, self._hello_device, self._login, self._update):
             buckets.pop(device, None)
 
     def _bucket(self, buckets: dict[str, TokenBucket], name: str, rate: Rate) -> TokenBucket:

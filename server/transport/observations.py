@@ -10,6 +10,7 @@ from collections import Counter
 
 from server.storage.registry import StoreObservations
 from server.wire.frames import Presence
+from server.wire.updates import OtaState
 
 
 class Observations:
@@ -19,6 +20,7 @@ class Observations:
         self._site = site
         self._refusals: Counter[tuple[str, str]] = Counter()
         self._presences: dict[str, Presence] = {}
+        self._updates: dict[str, OtaState] = {}
         self.totals: Counter[str] = Counter()
 
     def refuse(self, device: str, code: str) -> None:
@@ -30,16 +32,24 @@ class Observations:
         """Remember what a terminal last said about itself."""
         self._presences[device] = presence
 
+    def updating(self, device: str, state: OtaState) -> None:
+        """Remember where a terminal says its update stands."""
+        self._updates[device] = state
+
     def take(self, now_s: int) -> StoreObservations | None:
         """Everything gathered since the last call as a writer job, or None."""
-        if not self._refusals and not self._presences:
+        if not self._refusals and not self._presences and not self._updates:
             return None
-        job = StoreObservations(self._site, dict(self._refusals), dict(self._presences), now_s)
+        job = StoreObservations(
+            self._site, dict(self._refusals), dict(self._presences), dict(self._updates), now_s
+        )
         self._refusals.clear()
         self._presences.clear()
+        self._updates.clear()
         return job
 
     def restore(self, job: StoreObservations) -> None:
         """Take back what could not be stored."""
         self._refusals.update(job.refusals)
         self._presences = {**job.presences, **self._presences}
+        self._updates = {**job.updates, **self._updates}

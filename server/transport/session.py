@@ -79,7 +79,7 @@ class ClientSession:
         return b""
 
     def acknowledged(self, packet_id: int) -> bytes:
-        """Take a PUBACK and return what the freed window lets out. Unknown ids are ignored (section 4.3.2)."""
+        """Take a PUBACK and return what the freed window lets out. Unknown ids are ignored."""
         if self.in_flight.pop(packet_id, None) is None:
             return b""
         return self._fill()
