@@ -308,10 +308,10 @@ class Staging:
         path = self._path + "/app/" + path
         _make_directories(path.rsplit("/", 1)[0])
         if at and _length(path) is not None:
-            self._file = open(path, "r+b")
+            self._file = open(path, "r+b")  # noqa: SIM115 - stays open over many chunks
             self._file.seek(at)
         else:
-            self._file = open(path, "wb")
+            self._file = open(path, "wb")  # noqa: SIM115
 
     def close(self):
         if self._file is not None:

@@ -41,11 +41,11 @@ def main(board):
     board.image_version = VERSION
     board.on_trial = state.state == states.TRIAL
     if state.reason:
-        print("[loader] %s: %s" % (states.NAMES[state.state], states.REASONS[state.reason]))
+        print(f"[loader] {states.NAMES[state.state]}: {states.REASONS[state.reason]}")
     path = None if slot == FACTORY else install.app_path(board.root, slot)
     try:
         _launch(board, path, SLOT_NAMES[slot])
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever an application dies of, the terminal goes on
         _tell(error)
         if not board.on_trial:
             return  # to the prompt; the watchdog, once started, restarts the terminal
@@ -65,10 +65,8 @@ def _launch(board, path, name):
 
 def _forget_application():
     # Drop every module of the package, so that not one of the image's mixes with a slot's.
-    try:
-        import terminal.trust  # loaded now, so that a slot finds this one
-    except ImportError:
-        pass  # an image without a frozen root: the provisioning record's is used
+    for name in _KEPT:
+        __import__(name)  # now, so that a slot finds this one
     for name in list(sys.modules):
         if (name == "terminal" or name.startswith("terminal.")) and name not in _KEPT:
             del sys.modules[name]
@@ -86,4 +84,4 @@ def _tell(error):
     if hasattr(sys, "print_exception"):
         sys.print_exception(error)
     else:  # CPython
-        print("[loader] %s: %s" % (type(error).__name__, error))
+        print(f"[loader] {type(error).__name__}: {error}")

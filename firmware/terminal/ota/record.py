@@ -57,7 +57,7 @@ def unpack(record):
     fields = struct.unpack_from(_FORMAT, record, 0)
     if fields[0] != _MAGIC or fields[2] >= len(states.NAMES) or fields[3] > states.FACTORY:
         return None
-    values = dict(zip(states.State.FIELDS, fields[2:13]))
+    values = {name: fields[2 + n] for n, name in enumerate(states.State.FIELDS[:-1])}
     values["quarantine"] = fields[13:17]
     return states.State(values), fields[1]
 

@@ -130,7 +130,7 @@ class State:
         return isinstance(other, State) and self._values == other._values
 
     def __repr__(self):
-        return "State(%s, slot %s, version %d)" % (NAMES[self.state], SLOT_NAMES[self.slot], self.version)
+        return f"State({NAMES[self.state]}, slot {SLOT_NAMES[self.slot]}, version {self.version})"
 
     def but(self, **changes):
         values = dict(self._values)
