@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from littlefs import LittleFS
+from littlefs.errors import LittleFSError
 
 from bench.errors import BenchError
 from bench.esp32.layout import Chip
@@ -81,7 +82,7 @@ def littlefs_image(files: dict[str, bytes], size: int) -> bytes:
                 volume.makedirs(name.rpartition("/")[0], exist_ok=True)
             with volume.open(name, "wb") as handle:
                 handle.write(content)
-    except OSError as error:
+    except LittleFSError as error:
         total = sum(map(len, files.values()))
         raise BenchError(
             "DOES_NOT_FIT",

@@ -93,7 +93,7 @@ def _narrated_by(quiet: _Quiet) -> Iterator[None]:
 def connected(line: Line, chip: Chip, progress: Progress) -> Iterator[Writer]:
     """The chip in download mode, found to be the right one; it restarts into its firmware at the end.
 
-    Raises: BenchError (NO_PORT, NO_CHIP, WRONG_CHIP, FLASH_FAILED).
+    Raises: BenchError (NO_PORT, NO_CHIP, WRONG_CHIP, OLD_CHIP, FLASH_FAILED).
     """
     quiet = _Quiet(progress)
     with _narrated_by(quiet):
@@ -108,6 +108,8 @@ def connected(line: Line, chip: Chip, progress: Progress) -> Iterator[Writer]:
             yield Writer(esp, quiet)
             cmds.reset_chip(esp, "hard-reset" if line.connect_mode == "default-reset" else "no-reset")
         except (FatalError, serial.SerialException, OSError) as error:
+            if "revision" in str(error):
+                raise BenchError("OLD_CHIP", f"{line.url}: {_first_line(error)}") from error
             raise BenchError(
                 "FLASH_FAILED",
                 f"{line.url}: {_first_line(error)} Check cable and supply, lower --baud, try again.",
@@ -153,7 +155,7 @@ def flash(
 ) -> int:
     """Write all segments, each verified; returns the bytes written.
 
-    Raises: BenchError (NO_PORT, NO_CHIP, WRONG_CHIP, FLASH_FAILED, VERIFY_FAILED).
+    Raises: BenchError (NO_PORT, NO_CHIP, WRONG_CHIP, OLD_CHIP, FLASH_FAILED, VERIFY_FAILED).
     """
     with connected(line, chip, progress) as writer:
         if erase:

@@ -64,8 +64,8 @@ def provision(line: flash.Line, chip_name: str, order: Order, progress: flash.Pr
     if len(order.root_spki) != _ROOT_SPKI_BYTES:
         raise BenchError(
             "BAD_ROOT_KEY",
-            f"The root key has {len(order.root_spki)} bytes instead of {_ROOT_SPKI_BYTES} (RSA-3072, public, DER): "
-            "give the file that tableside server keys show names.",
+            f"The root key has {len(order.root_spki)} bytes instead of the {_ROOT_SPKI_BYTES} of an RSA-3072 "
+            "public key in DER: give the file that tableside server keys show names.",
         )
     chip, layout = chip_named(chip_name), load_layout()
     progress("making the terminal's key")
