@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -19,6 +20,7 @@ static volatile sig_atomic_t interrupt_char = -1;
 static volatile sig_atomic_t typed_ctrl_c;
 
 int __real_mp_hal_stdin_rx_chr(void);
+mp_uint_t __real_mp_hal_stdout_tx_strn(const char *text, size_t len);
 void __real_mp_hal_set_interrupt_char(char c);
 void __real_mp_hal_stdio_mode_raw(void);
 void __real_mp_hal_stdio_mode_orig(void);
@@ -67,6 +69,36 @@ int __wrap_mp_hal_stdin_rx_chr(void) {
         }
         mp_handle_pending(true);
     }
+}
+
+// The prompt's code ends lines with CR LF, print() with LF alone; the line itself adds the CR to both.
+static void write_line_feeds(const char *text, size_t len) {
+    const char *end = text + len;
+    while (text < end) {
+        const char *carriage_return = memchr(text, '\r', end - text);
+        const char *stop = carriage_return == NULL ? end : carriage_return;
+        __real_mp_hal_stdout_tx_strn(text, stop - text);
+        if (carriage_return != NULL && (stop + 1 == end || stop[1] != '\n')) {
+            __real_mp_hal_stdout_tx_strn("\r", 1);
+        }
+        text = carriage_return == NULL ? end : stop + 1;
+    }
+}
+
+mp_uint_t __wrap_mp_hal_stdout_tx_strn(const char *text, size_t len) {
+    if (!is_board) {
+        return __real_mp_hal_stdout_tx_strn(text, len);
+    }
+    write_line_feeds(text, len);
+    return len;
+}
+
+void __wrap_mp_hal_stdout_tx_strn_cooked(const char *text, size_t len) {
+    __wrap_mp_hal_stdout_tx_strn(text, len);
+}
+
+void __wrap_mp_hal_stdout_tx_str(const char *text) {
+    __wrap_mp_hal_stdout_tx_strn(text, strlen(text));
 }
 
 void __wrap_mp_hal_set_interrupt_char(char c) {
