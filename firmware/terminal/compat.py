@@ -27,6 +27,16 @@ except ImportError:  # CPython: the same names over its monotonic clock, without
         return ticks + delta
 
 
+class micropython:
+    @staticmethod
+    def viper(function):
+        return function
+
+
+def ptr8(buf):
+    return memoryview(buf)
+
+
 # asyncio is loaded on first use: the frozen loader needs the wire package but no event loop.
 async def sleep_ms(duration_ms):
     import asyncio

@@ -17,6 +17,7 @@ from .errors import (
 U8 = 0xFF
 U16 = 0xFFFF
 U32 = 0xFFFFFFFF
+U64 = 0xFFFFFFFFFFFFFFFF
 MAX_TIME = 9007199254740991  # 2**53 - 1: exact in every JSON reader a log may pass through
 
 # Smallest value that needs an argument of 1, 2, 4, 8 bytes.

@@ -4,22 +4,20 @@
 # Envelopes have one byte pattern each, so they are compared, not interpreted. Sealer and Opener are the hot
 # path of every order: the pads, the MAC structure up to the payload and the frame head are laid out once per
 # session; a message costs four hash calls and no copy of its payload.
-import hashlib
+from hashlib import sha256
 
-from .cbor import Reader, enc_array_head, enc_bstr, enc_tstr, put_uint
+from .cbor import U32, U64, Reader, enc_array_head, enc_bstr, enc_tstr, limit
 from .errors import (
     BAD_ENVELOPE,
     BAD_TAG,
-    NOT_SHORTEST,
     OUT_OF_RANGE,
     SEQUENCE_SPENT,
     TOO_LARGE,
-    TRAILING,
     TRUNCATED,
     WRONG_KEY,
-    WRONG_TYPE,
     WireError,
 )
+from .fast import put_bytes, put_uint, reply_end, reply_numbers, same_tag
 from .rsa import sign_pss_steps, verify_pss_steps
 
 MAX_OP_FRAME_BYTES = 1024
@@ -56,14 +54,14 @@ def aad(kind, site, device, *binary):
 
 def _pad(key, value):
     if len(key) > 64:
-        key = hashlib.sha256(key).digest()
+        key = sha256(key).digest()
     return bytes([b ^ value for b in key]) + bytes((value,)) * (64 - len(key))
 
 
 def hmac_sha256(key, message):
-    inner = hashlib.sha256(_pad(key, 0x36))
+    inner = sha256(_pad(key, 0x36))
     inner.update(message)
-    outer = hashlib.sha256(_pad(key, 0x5C))
+    outer = sha256(_pad(key, 0x5C))
     outer.update(inner.digest())
     return outer.digest()
 
@@ -83,18 +81,6 @@ def hkdf_expand(prk, info, length):
     return out[:length]
 
 
-# Equality in time that depends on nothing but the length: a carry runs out of bit 256 unless all 256 bits of
-# the difference are zero, and bit 257 keeps every intermediate at its full width, so nothing is trimmed
-# early.
-_GUARD = 1 << 257
-_ALL_ONES = (1 << 256) - 1
-
-
-def same_tag(a, b):
-    # a, b: 32 bytes each.
-    return ((((int.from_bytes(a, "big") | _GUARD) ^ int.from_bytes(b, "big")) + _ALL_ONES) >> 256) == 2
-
-
 # ---------------------------------------------------------------- COSE_Sign1
 
 
@@ -106,7 +92,9 @@ def sign1_head(head, total_bytes, signature_bytes):
     if head[:SIGN1_KID] != _SIGN1_HEAD:
         raise WireError(BAD_ENVELOPE)
     reader = Reader(head, SIGN1_PAYLOAD)
-    size = reader.bstr_head(0, total_bytes)
+    size = reader.bstr_head(0, U32)
+    if reader.pos + size > total_bytes:
+        raise WireError(TRUNCATED)
     if reader.pos + size + 3 + signature_bytes != total_bytes:
         raise WireError(BAD_ENVELOPE)
     return bytes(head[SIGN1_KID:SIGN1_PAYLOAD]), reader.pos, size
@@ -124,7 +112,7 @@ def sign1_parse(frame, signature_bytes=384):
 
 def sign1_hash(external_aad, payload_bytes):
     # The hash of the Sig_structure up to the payload; the caller feeds the payload and takes the digest.
-    h = hashlib.sha256(_SIGN1_STRUCTURE)
+    h = sha256(_SIGN1_STRUCTURE)
     h.update(enc_bstr(external_aad))
     head = bytearray(9)
     h.update(bytes(head[: put_uint(head, 0, 2, payload_bytes)]))
@@ -169,20 +157,21 @@ def mac0_parse(frame, id_bytes):
         raise WireError(BAD_ENVELOPE)
     reader = Reader(frame, len(_MAC0_HEAD))
     key_id = reader.bstr(id_bytes)
-    payload = reader.bstr(0, len(frame))
+    payload = reader.bstr(0, U32)
     tag = reader.bstr(_TAG_BYTES)
     reader.end()
     return key_id, payload, tag
 
 
 def mac0_verify(key, external_aad, payload, tag):
-    if not same_tag(mac0_tag(key, external_aad, payload), tag):
+    # tag: 32 bytes, as mac0_parse returns it
+    if not same_tag(tag, 0, mac0_tag(key, external_aad, payload)):
         raise WireError(BAD_TAG)
 
 
 class _Mac:
-    # What Sealer and Opener share: the key's pads, already followed by the MAC structure up to the payload's
-    # length.
+    # What Sealer and Opener share: the key's pads, the inner one already followed by the MAC structure up to
+    # the payload's length.
 
     def __init__(self, key, sid, external_aad):
         self.inner = _pad(key, 0x36) + _MAC0_STRUCTURE + enc_bstr(external_aad)
@@ -191,11 +180,11 @@ class _Mac:
 
     def tag(self, payload):
         # payload: the encoded byte string, its length included.
-        outer = self.outer
-        h = hashlib.sha256(self.inner)
+        h = sha256(self.inner)
         h.update(payload)
-        outer[64:96] = h.digest()
-        return hashlib.sha256(outer).digest()
+        outer = self.outer
+        outer[64:] = h.digest()
+        return sha256(outer).digest()
 
 
 class Sealer(_Mac):
@@ -205,45 +194,28 @@ class Sealer(_Mac):
         super().__init__(key, sid, aad("op", site, device, sid, th8))
         self.sequence = 0
 
-    def frame_bytes(self, op_bytes):
-        # The exact length the next frame will have around an op of op_bytes.
-        sequence = self.sequence + 1
-        payload = op_bytes + (
-            2 if sequence < 24 else 3 if sequence < 0x100 else 4 if sequence < 0x10000 else 6
-        )
-        return (
-            len(self.head) + payload + (1 if payload < 24 else 2 if payload < 0x100 else 3) + 2 + _TAG_BYTES
-        )
-
-    def seal_into(self, buf, pos, op):
-        # Writes the next op frame into buf (a memoryview or bytearray) at pos; returns the position after it.
+    def seal(self, op):
+        # The next op frame, a new bytearray. Raises WireError: SEQUENCE_SPENT, TOO_LARGE.
         sequence = self.sequence + 1
         if sequence > MAX_SEQUENCE:
             raise WireError(SEQUENCE_SPENT)
-        self.sequence = sequence
-        size = len(op)
-        payload = size + (2 if sequence < 24 else 3 if sequence < 0x100 else 4 if sequence < 0x10000 else 6)
         head = self.head
-        start = pos + len(head)
-        buf[pos:start] = head
-        pos = put_uint(buf, start, 2, payload)
-        buf[pos] = 0x82
-        pos = put_uint(buf, pos + 1, 0, sequence)
-        end = pos + size
-        buf[pos:end] = op
-        tag = self.tag(memoryview(buf)[start:end])
-        buf[end : end + 2] = _TAG_HEAD
-        pos = end + 2
-        end = pos + _TAG_BYTES
-        buf[pos:end] = tag
-        return end
-
-    def seal(self, op):
-        size = self.frame_bytes(len(op))
-        if size > MAX_OP_FRAME_BYTES:
+        start = len(head)
+        payload = len(op) + (
+            2 if sequence < 24 else 3 if sequence < 0x100 else 4 if sequence < 0x10000 else 6
+        )
+        end = start + payload + (1 if payload < 24 else 2 if payload < 0x100 else 3)
+        if end + 34 > MAX_OP_FRAME_BYTES:
             raise WireError(TOO_LARGE)
-        frame = bytearray(size)
-        self.seal_into(frame, 0, op)
+        self.sequence = sequence
+        frame = bytearray(end + 34)
+        put_bytes(frame, 0, head)
+        pos = put_uint(frame, start, 2, payload)
+        frame[pos] = 0x82
+        put_bytes(frame, put_uint(frame, pos + 1, 0, sequence), op)
+        frame[end] = 0x58
+        frame[end + 1] = _TAG_BYTES
+        frame[end + 2 :] = self.tag(memoryview(frame)[start:end])
         return frame
 
 
@@ -252,57 +224,46 @@ class Opener(_Mac):
 
     def __init__(self, key, site, device, sid, th8):
         super().__init__(key, sid, aad("reply", site, device, sid, th8))
+        self._numbers = [0, 0, 0, 0, 0]
 
     def open(self, frame):
-        # frame: one whole frame, a bytes-like. Returns (op_id, status, arg, order_number, total_minor, lsn,
-        # chain).
-        size = len(frame)
-        if size > MAX_REPLY_FRAME_BYTES:
-            raise WireError(TOO_LARGE)
+        # frame: one whole frame, bytes-like. Returns (op_id, status, arg, order_number, total_minor, lsn,
+        # chain). Raises WireError if it is anything but an authentic reply of this session.
         head = self.head
+        end = reply_end(frame, head)
+        if not end:
+            self._refuse(frame)
         start = len(head)
-        # payload: byte string of 24..255 bytes, that is 0x58 and one length byte; then the tag's own head
-        end = size - _TAG_BYTES - 2
-        if end < start + 2:
-            raise WireError(TRUNCATED)
-        frame = memoryview(frame)
-        if frame[:start] != head:
-            raise WireError(BAD_ENVELOPE if frame[: len(_MAC0_HEAD)] != _MAC0_HEAD else WRONG_KEY)
-        if frame[start] != 0x58 or frame[start + 1] != end - start - 2 or frame[end : end + 2] != _TAG_HEAD:
-            raise WireError(BAD_ENVELOPE)
-        if not same_tag(self.tag(frame[start:end]), frame[end + 2 : size]):
+        if not same_tag(frame, end + 2, self.tag(frame[start:end])):
             raise WireError(BAD_TAG)
-        return read_reply(frame, start + 2, end)
+        start += 2
+        numbers = self._numbers
+        if not reply_numbers(frame, start, end, numbers):
+            return read_reply(frame, start, end)
+        status, arg, order_number, total, lsn = numbers
+        if status > 5 and status != 16:
+            raise WireError(OUT_OF_RANGE)
+        op_id = bytes(frame[start + 2 : start + 14])
+        return op_id, status, arg, order_number, total, lsn, bytes(frame[end - 32 : end])
+
+    def _refuse(self, frame):
+        # Says why reply_end() found no reply of this session.
+        limit(frame, MAX_REPLY_FRAME_BYTES)
+        key_id, payload, _ = mac0_parse(frame, 4)
+        if _MAC0_HEAD + enc_bstr(key_id) != self.head:
+            raise WireError(WRONG_KEY)
+        raise WireError(TRUNCATED if len(payload) < 24 else BAD_ENVELOPE)
 
 
 def read_reply(buf, pos, end):
-    # The authenticated payload buf[pos:end]; five unsigned integers between the op id and the chain head.
-    if end - pos < 53 or buf[pos] != 0x87 or buf[pos + 1] != 0x4C:
-        raise WireError(WRONG_TYPE)
-    op_id = bytes(buf[pos + 2 : pos + 14])
-    pos += 14
-    last = end - 34
-    numbers = []
-    for _ in range(5):
-        if pos >= last:
-            raise WireError(TRUNCATED)
-        value = buf[pos]
-        pos += 1
-        if value >= 24:
-            if value > 27:
-                raise WireError(WRONG_TYPE)
-            size = 1 << (value - 24)
-            shortest = 24 if size == 1 else 1 << (size << 2)
-            value = int.from_bytes(buf[pos : pos + size], "big")
-            pos += size
-            if value < shortest:
-                raise WireError(NOT_SHORTEST)
-        numbers.append(value)
-    if pos != last:
-        raise WireError(TRAILING if pos < last else TRUNCATED)
-    if buf[pos] != 0x58 or buf[pos + 1] != 32:
-        raise WireError(WRONG_TYPE)
-    status, arg, order_number, total, lsn = numbers
-    if (status > 5 and status != 16) or arg > 0xFFFFFFFF or order_number > 0xFFFFFFFF or total > 0xFFFFFFFF:
+    # The authenticated payload buf[pos:end] of a reply, whatever the width of its numbers.
+    reader = Reader(buf, pos, end)
+    reader.array(7)
+    op_id = bytes(reader.bstr(12))
+    status = reader.uint(16)
+    if status > 5 and status != 16:
         raise WireError(OUT_OF_RANGE)
-    return op_id, status, arg, order_number, total, lsn, bytes(buf[pos + 2 : end])
+    arg, order_number, total, lsn = reader.uint(), reader.uint(), reader.uint(), reader.uint(U64)
+    chain = bytes(reader.bstr(32))
+    reader.end()
+    return op_id, status, arg, order_number, total, lsn, chain

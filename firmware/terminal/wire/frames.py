@@ -15,10 +15,11 @@ from .cbor import (
     enc_tstr,
     enc_uint,
     limit,
-    put_uint,
 )
+from .cbor import put_uint as put_any_uint
 from .cose import sign1_parse
 from .errors import OUT_OF_RANGE, WRONG_TYPE, WireError
+from .fast import put_bytes, put_line, put_uint
 
 MAX_BEACON_BYTES = 2048
 MAX_HELLO_BYTES = 1024
@@ -248,35 +249,26 @@ def encode_order(op_id, table, lines, menu_version, total_minor):
     # lines: 1..32 of (item id, quantity, modifier ids). Returns the op that is journaled, hashed and sealed.
     # Raises WireError(OUT_OF_RANGE) if the server could not accept it.
     count = len(lines)
-    if count < 1 or count > 32 or not 0 <= total_minor <= U32 or not 0 <= menu_version <= U32:
+    table = table.encode()
+    if count < 1 or count > 32 or len(table) > 32 or len(op_id) != 12:
         raise WireError(OUT_OF_RANGE)
-    out = bytearray(64 + 40 * count)
-    out[0:3] = b"\x86\x01\x4c"
-    out[3:15] = op_id
-    text = table.encode()
-    pos = put_uint(out, 15, 3, len(text))
-    out[pos : pos + len(text)] = text
-    pos = put_uint(out, pos + len(text), 4, count)
-    for item, quantity, modifiers in lines:
-        pos = _put_line(out, pos, item, quantity, modifiers)
-    pos = put_uint(out, pos, 0, menu_version)
-    pos = put_uint(out, pos, 0, total_minor)
-    return bytes(memoryview(out)[:pos])
-
-
-def _put_line(out, pos, item, quantity, modifiers):
-    if not 1 <= item <= 65535 or not 1 <= quantity <= 99 or len(modifiers) > 8:
-        raise WireError(OUT_OF_RANGE)
-    out[pos] = 0x83
-    pos = put_uint(out, pos + 1, 0, item)
-    pos = put_uint(out, pos, 0, quantity)
-    out[pos] = 0x80 | len(modifiers)
-    pos += 1
-    for modifier in modifiers:
-        if not 1 <= modifier <= 65535:
+    out = bytearray(64 + 32 * count)
+    put_bytes(out, 0, b"\x86\x01\x4c")
+    put_bytes(out, 3, op_id)
+    pos = put_bytes(out, put_uint(out, 15, 3, len(table)), table)
+    pos = put_uint(out, pos, 4, count)
+    for line in lines:
+        pos = put_line(out, pos, line)
+        if pos < 0:
             raise WireError(OUT_OF_RANGE)
-        pos = put_uint(out, pos, 0, modifier)
-    return pos
+    for number in (menu_version, total_minor):
+        if 0 <= number < 0x40000000:
+            pos = put_uint(out, pos, 0, number)
+        elif 0 <= number <= U32:
+            pos = put_any_uint(out, pos, 0, number)
+        else:
+            raise WireError(OUT_OF_RANGE)
+    return bytes(memoryview(out)[:pos])
 
 
 def encode_presence(online, running, menu_version, pending):

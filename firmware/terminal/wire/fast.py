@@ -1,0 +1,137 @@
+# The byte loops of the hot path, in MicroPython's viper dialect: machine code where there is a native
+# emitter, plain Python under CPython. Nothing here raises: a function that meets anything but the usual case
+# returns 0 or -1, and its caller goes the general way through cbor.Reader, which judges.
+#
+# Viper integers wrap at the machine word, so numbers of 30 bits and more are left to the general way.
+#
+# ruff: noqa: RUF046 - int() is how viper turns an object into a machine integer
+import sys
+
+if sys.implementation.name == "micropython":
+    import micropython
+else:
+    from ..compat import micropython, ptr8
+
+
+@micropython.viper
+def same_tag(frame, pos: int, tag) -> int:
+    # 1 if frame[pos:pos + 32] equals tag. Every byte is looked at, whatever the difference: constant time.
+    a = ptr8(frame)
+    b = ptr8(tag)
+    difference = 0
+    for i in range(32):
+        difference |= a[pos + i] ^ b[i]
+    return 1 if difference == 0 else 0
+
+
+@micropython.viper
+def put_uint(buf, pos: int, major: int, n: int) -> int:
+    # cbor.put_uint for 0 <= n < 2**30.
+    p = ptr8(buf)
+    first = major << 5
+    if n < 24:
+        p[pos] = first | n
+        return pos + 1
+    if n < 0x100:
+        p[pos] = first | 24
+        p[pos + 1] = n
+        return pos + 2
+    if n < 0x10000:
+        p[pos] = first | 25
+        p[pos + 1] = n >> 8
+        p[pos + 2] = n & 0xFF
+        return pos + 3
+    p[pos] = first | 26
+    p[pos + 1] = n >> 24
+    p[pos + 2] = n >> 16 & 0xFF
+    p[pos + 3] = n >> 8 & 0xFF
+    p[pos + 4] = n & 0xFF
+    return pos + 5
+
+
+@micropython.viper
+def put_bytes(buf, pos: int, data) -> int:
+    # buf[pos:] = data without the copy of everything behind it that a slice assignment makes.
+    p = ptr8(buf)
+    d = ptr8(data)
+    size = int(len(data))
+    for i in range(size):
+        p[pos + i] = d[i]
+    return pos + size
+
+
+@micropython.viper
+def put_line(buf, pos: int, line) -> int:
+    # One order line (item, quantity, modifiers); -1 if a number is out of its range. buf has 32 bytes left.
+    item = int(line[0])
+    quantity = int(line[1])
+    modifiers = line[2]
+    count = int(len(modifiers))
+    if item < 1 or item > 65535 or quantity < 1 or quantity > 99 or count > 8:
+        return -1
+    p = ptr8(buf)
+    p[pos] = 0x83
+    pos = int(put_uint(buf, pos + 1, 0, item))
+    pos = int(put_uint(buf, pos, 0, quantity))
+    p[pos] = 0x80 | count
+    pos += 1
+    for i in range(count):
+        modifier = int(modifiers[i])
+        if modifier < 1 or modifier > 65535:
+            return -1
+        pos = int(put_uint(buf, pos, 0, modifier))
+    return pos
+
+
+@micropython.viper
+def reply_end(frame, head) -> int:
+    # Where the payload of a reply frame ends, if frame is head, a payload of 24..255 bytes and a tag; else 0.
+    size = int(len(frame))
+    start = int(len(head))
+    end = size - 34
+    if end < start + 26 or size > 256:
+        return 0
+    f = ptr8(frame)
+    h = ptr8(head)
+    for i in range(start):
+        if f[i] != h[i]:
+            return 0
+    if f[start] != 0x58 or f[start + 1] != end - start - 2 or f[end] != 0x58 or f[end + 1] != 32:
+        return 0
+    return end
+
+
+@micropython.viper
+def reply_numbers(frame, pos: int, end: int, numbers) -> int:
+    # Reads the five integers of the reply frame[pos:end] into numbers; 1 if the reply has its usual shape,
+    # else 0.
+    f = ptr8(frame)
+    last = end - 34
+    if last < pos + 19 or f[pos] != 0x87 or f[pos + 1] != 0x4C or f[last] != 0x58 or f[last + 1] != 32:
+        return 0
+    pos += 14
+    for i in range(5):
+        value = f[pos]
+        pos += 1
+        if value >= 24:
+            if value == 24:
+                value = f[pos]
+                pos += 1
+                if value < 24:
+                    return 0
+            elif value == 25:
+                value = f[pos] << 8 | f[pos + 1]
+                pos += 2
+                if value < 0x100:
+                    return 0
+            elif value == 26 and f[pos] < 0x40:
+                value = f[pos] << 24 | f[pos + 1] << 16 | f[pos + 2] << 8 | f[pos + 3]
+                pos += 4
+                if value < 0x10000:
+                    return 0
+            else:
+                return 0
+        if pos > last:
+            return 0
+        numbers[i] = value
+    return 1 if pos == last else 0
