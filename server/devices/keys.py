@@ -193,7 +193,13 @@ class KeyStore:
             match = _DECRYPT.fullmatch(path.name)
             if match is None:
                 continue
-            key = keyfiles.parse_pem(keyfiles.read(path, _RENEW), 2048, path, _RENEW)
+            try:
+                pem = keyfiles.read(path, _RENEW)
+            except KeyFileError as error:
+                if error.code == "missing":  # a running server destroyed it since the directory was listed
+                    continue
+                raise
+            key = keyfiles.parse_pem(pem, 2048, path, _RENEW)
             spki = spki_of(key.public_key())
             if kid_of(spki).hex() != match[2]:
                 raise KeyFileError("corrupt", path, f"The key file {path} holds another key: {_RENEW}.")
