@@ -1,14 +1,13 @@
 """A terminal made of nothing but keys: it speaks to the broker directly and says what a real one never would.
 
-With a registered key it is a stolen or broken terminal, with another key a false one. Frames are made with the
-server's own codecs and then bent; that the device's codecs agree with those is the vectors' business.
+With a registered key it is a stolen or broken terminal, with another key a false one. Frames are made with
+the server's own codecs and then bent; that the device's codecs agree with those is the vectors' business.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from types import TracebackType
@@ -40,10 +39,10 @@ class LoginRefused(Exception):
 class Impostor:
     """One MQTT connection under `who`'s name, and the session keys it may have negotiated."""
 
-    def __init__(self, port: int, who: Identity, signer: RsaSigner | None = None) -> None:
+    def __init__(self, port: int, who: Identity, handshake: int = 0, signer: RsaSigner | None = None) -> None:
         self.who = who
         self.signer = signer or RsaSigner(provision.private_key(who))
-        self.handshake = int(time.time())  # higher than any this device has used before
+        self.handshake = handshake
         self.keys: SessionKeys | None = None
         self.sid = bytes(4)
         self.seq = 0

@@ -24,10 +24,14 @@ from bench.boards import catalogue
 from bench.boards.base import Board, Identity
 from bench.errors import BenchError
 from bench.faults.link import Link
+from bench.impostor import Impostor
 from bench.measure import Measurement, measurement
 from bench.paths import RUNS
 from bench.server import BenchServer
 from bench.terminal import Terminal
+from server.wire.rsa import RsaSigner
+
+IMPOSTOR_HANDSHAKES = 10_000  # handshake counters of successive impostors never meet
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class RigOptions:
     seed: int = 1
     site: str = "demo"
     table: str | None = None
-    server_options: tuple[str, ...] = ()
+    server_options: tuple[str, ...] = ("--beacon-interval", "5")
 
 
 def make_run_dir(seed: int, runs: Path | None = None) -> Path:
@@ -72,6 +76,8 @@ class Rig:
         self._server: BenchServer | None = None
         self._link: Link | None = None
         self._terminals: dict[str, Terminal] = {}
+        self._registered: set[str] = set()
+        self._handshakes = 0
 
     def __enter__(self) -> Rig:
         return self
@@ -137,6 +143,18 @@ class Rig:
             self._terminals[who.device] = Terminal(board)
         return self._terminals[who.device]
 
+    def impostor(self, number: int = 8, signer: RsaSigner | None = None) -> Impostor:
+        """A registered terminal made of nothing but keys; with `signer` its key is a false one."""
+        who = provision.identity(number, self.options.site)
+        if who.device not in self._registered:
+            self._register(who)
+        self._handshakes += IMPOSTOR_HANDSHAKES
+        return Impostor(self.server.port, who, self._handshakes, signer)
+
+    def _register(self, who: Identity) -> None:
+        self.server.register(who)
+        self._registered.add(who.device)
+
     def bare_board(self, name: str) -> Board:
         """A board that nobody has provisioned, off."""
         board = catalogue.make(self.options.board, self.firmware, name, self.folder)
@@ -154,7 +172,7 @@ class Rig:
             "agent": True,
             "seed": self.options.seed,
         }
-        self.server.register(who)
+        self._register(who)
 
     @property
     def terminals(self) -> Sequence[Terminal]:

@@ -100,9 +100,14 @@ class BenchServer:
         name = " ".join(words[:2])
         try:
             done = subprocess.run(
-                argv, cwd=ROOT, input=stdin, capture_output=True, timeout=_ADMIN_DEADLINE_S, env=_environment(),
+                argv,
+                cwd=ROOT,
+                input=stdin,
+                capture_output=True,
+                timeout=_ADMIN_DEADLINE_S,
+                env=_environment(),
                 check=False,
-            )  # fmt: skip
+            )
         except subprocess.TimeoutExpired as error:
             raise BenchError("ADMIN", f"server {name} took longer than {_ADMIN_DEADLINE_S:g} s.") from error
         if done.returncode:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from bench.boards.base import BOOT_OPTIONS, CUT_AT, EXIT_POWER_CUT, FLASH_IMAGE, HARD, POWER_ON, WATCHDOG
 from bench.errors import check
 from bench.rig import Rig
@@ -10,15 +12,18 @@ from bench.suites.registry import Suite
 SUITE = Suite("boot", "A terminal comes up, says who it is and why it started, and fits its memory.")
 READY_LIMIT_MS = 3000
 HEAP_FREE_BYTES = 70_000
+WATCHDOG_MS = 1500
 
 
 @SUITE.case("a_provisioned_terminal_boots")
 def a_provisioned_terminal_boots(rig: Rig) -> str:
     """Power on: the terminal announces itself and opens journal and menu."""
-    event = rig.terminal.boot()
+    terminal = rig.terminal
+    started_s = time.monotonic()
+    event = terminal.boot()
     check(event.data["device"] == "t-0001", f"it says it is {event.data['device']}")
-    ready = rig.terminal.console.events("ready")[-1]
-    rig.measure("boot_to_ready", round((ready.at_s - event.at_s) * 1000, 1), "ms", f"<= {READY_LIMIT_MS}")
+    ready_s = terminal.console.events("ready")[-1].at_s - started_s
+    rig.measure("power_on_to_ready", round(ready_s * 1000), "ms", f"<= {READY_LIMIT_MS}")
     return f"firmware {event.data['firmware']} on MicroPython {event.data['micropython']}"
 
 
@@ -82,11 +87,17 @@ def reboot_command_is_a_hard_reset(rig: Rig) -> None:
 @SUITE.case("a_hung_program_is_reset_by_the_watchdog", features=(BOOT_OPTIONS,))
 def a_hung_program_is_reset_by_the_watchdog(rig: Rig) -> None:
     """A program that stops yielding is reset by the watchdog, which names itself as the cause."""
-    console = rig.terminal.console
-    since = console.mark()
-    console.post("hang")
-    event = console.event("boot", since=since, over_resets=True, deadline_s=30)
-    console.event("ready", since=since, over_resets=True)
+    console, options = rig.terminal.console, rig.board.boot_options
+    options["watchdog_ms"] = WATCHDOG_MS
+    try:
+        rig.terminal.boot()
+        since = console.mark()
+        console.post("hang")
+        event = console.event("boot", since=since, over_resets=True, deadline_s=30)
+        console.event("ready", since=since, over_resets=True)
+    finally:
+        del options["watchdog_ms"]
+        rig.board.power.off()
     check(
         event.data["reset_cause"] == WATCHDOG,
         f"reset cause {event.data['reset_cause']}, not {WATCHDOG} (watchdog)",
