@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
+from server.releases.rules import check_paths, check_size
 from server.wire.errors import Refusal, RefusalCode
 from server.wire.frames import RELEASE, Certificate
 from server.wire.rsa import Signer, VerifyKey
 from server.wire.updates import BundleFile, Manifest, Offer, bundle_hash
 
 DEFAULT_CHUNK_BYTES = 1024
-BUNDLE_MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def build_bundle(
     Raises: Refusal(BAD_RELEASE, BAD_SHAPE, TOO_LARGE) where no terminal could accept the result.
     """
     data = b"".join(files.values())
-    if not 0 < len(data) <= BUNDLE_MAX_BYTES:
-        raise Refusal(RefusalCode.BAD_RELEASE, f"a bundle has 1 to {BUNDLE_MAX_BYTES} bytes")
+    check_paths(files)
+    check_size(len(data), chunk_size)
     manifest = Manifest(
         hardware=target.hardware,
         group=target.group,

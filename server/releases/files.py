@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from server.releases.bundle import BUNDLE_MAX_BYTES, Bundle, open_bundle
+from server.releases.bundle import Bundle, open_bundle
+from server.releases.rules import BUNDLE_MAX_BYTES
 from server.wire.errors import Refusal, RefusalCode
 from server.wire.rsa import VerifyKey
 from server.wire.updates import OFFER_MAX_BYTES

@@ -75,7 +75,7 @@ def test_cwt_accepts_every_signed_frame_of_the_server(
     menu = parse_menu((FIXTURES / "menu" / "demo.json").read_text())
     target = Target("qemu-rv32", 0x0102)
     certificate = certify(signer("root"), signer("release").spki)
-    bundle = build_bundle({"app.py": b"pass\n"}, target, signer("release"), certificate)
+    bundle = build_bundle({"terminal/app.py": b"pass\n"}, target, signer("release"), certificate)
     frames = [
         (beacon, server_key, aad.beacon(SITE)),
         (hello, public(signer(DEVICE).spki), aad.hello(SITE, DEVICE)),

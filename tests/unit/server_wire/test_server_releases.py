@@ -17,7 +17,11 @@ from server.wire.errors import Refusal, RefusalCode
 from server.wire.frames import SERVER_SIGN, Certificate
 from server.wire.updates import Offer, OtaChunk, OtaGet
 
-FILES = {"terminal/app.mpy": bytes(range(256)) * 150, "terminal/ui.mpy": b"ui" * 300, "version": b"0.2.0\n"}
+FILES = {
+    "terminal/app.mpy": bytes(range(256)) * 150,
+    "terminal/ui.mpy": b"ui" * 300,
+    "assets/version.txt": b"0.2.0\n",
+}
 TARGET = Target("qemu-rv32", version=0x0200, floor=0x0100)
 RELEASE_CERTIFICATE = certify(signer("root"), signer("release").spki)
 
@@ -133,7 +137,9 @@ def test_arbitrary_software_is_refused() -> None:
 def test_mixed_bundles_are_refused() -> None:
     first, second = (
         a_bundle(),
-        build_bundle(FILES | {"version": b"0.3.0\n"}, TARGET, signer("release"), RELEASE_CERTIFICATE),
+        build_bundle(
+            FILES | {"assets/version.txt": b"0.3.0\n"}, TARGET, signer("release"), RELEASE_CERTIFICATE
+        ),
     )
     mixed = first.data[:-6] + second.data[-6:]
     code = refusal_of(lambda: open_bundle(first.offer.encode(), mixed, verify_key("root")))
@@ -141,20 +147,65 @@ def test_mixed_bundles_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/etc/passwd", "../up.py", "a/../b.py", "a//b.py", "a\\b.py", "./a.py", "a/"]
+    "path",
+    [
+        "/etc/passwd",
+        "../up.py",
+        "terminal/../b.py",
+        "terminal//b.py",
+        "terminal/a\\b.py",
+        "./terminal/a.py",
+        "terminal/",
+        "terminal/.hidden.py",
+        "terminal/A.py",
+        "terminal/ä.py",
+        "terminal/a.exe",
+        "terminal/a/b/c/d.py",
+        "terminal/" + "a" * 60 + ".py",
+        "board.py",
+        "asyncio/core.py",
+        "terminal/trust.py",
+        "terminal/trust.mpy",
+        "terminal/a.py\n",
+    ],
 )
-def test_a_path_that_leaves_the_bundle_cannot_be_signed(path: str) -> None:
+def test_a_path_no_terminal_installs_cannot_be_signed(path: str) -> None:
     def build() -> Bundle:
         return build_bundle({path: b"x"}, TARGET, signer("release"), RELEASE_CERTIFICATE)
 
     assert refusal_of(build) == RefusalCode.BAD_RELEASE
 
 
+def test_a_module_in_two_forms_cannot_be_signed() -> None:
+    files_of_both = {"terminal/app.py": b"1", "terminal/app.mpy": b"2"}
+    code = refusal_of(lambda: build_bundle(files_of_both, TARGET, signer("release"), RELEASE_CERTIFICATE))
+    assert code == RefusalCode.BAD_RELEASE
+
+
+def test_a_bundle_too_large_for_the_terminals_cannot_be_signed() -> None:
+    for size, chunk_size in ((512 * 1024 + 1, 4096), (300 * 1024, 256), (0, 1024)):
+        whole = {"assets/large.bin": bytes(size)}
+        code = refusal_of(
+            lambda f=whole, c=chunk_size: build_bundle(  # type: ignore[misc]
+                f, TARGET, signer("release"), RELEASE_CERTIFICATE, c
+            )
+        )
+        assert code == RefusalCode.BAD_RELEASE
+
+
+def test_a_signed_path_that_leaves_its_slot_is_refused_when_it_is_read() -> None:
+    """Even a release key that signs by another tool cannot make the server offer such a bundle."""
+    good = a_bundle().manifest
+    for path in ("../up.py", "/etc/passwd", "a//b"):
+        moved = replace(good, files=(replace(good.files[0], path=path), *good.files[1:]))
+        assert refusal_of(moved.payload) == RefusalCode.BAD_RELEASE
+
+
 def test_contradicting_targets_cannot_be_signed() -> None:
     assert refusal_of(lambda: a_bundle(floor=0x0201)) == RefusalCode.BAD_RELEASE
     assert refusal_of(lambda: a_bundle(firmware_minimum=2, firmware_maximum=1)) == RefusalCode.BAD_RELEASE
     assert refusal_of(lambda: a_bundle(hardware="")) == RefusalCode.BAD_SHAPE
-    too_many = {f"file-{number}": b"x" for number in range(65)}
+    too_many = {f"assets/{number}.txt": b"x" for number in range(65)}
     build = lambda: build_bundle(too_many, TARGET, signer("release"), RELEASE_CERTIFICATE)  # noqa: E731
     assert refusal_of(build) == RefusalCode.BAD_SHAPE
 

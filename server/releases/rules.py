@@ -1,0 +1,46 @@
+"""What every terminal demands of a bundle, judged before it is signed.
+
+A terminal judges the same on its own and does not trust this; here a mistake is found in the office. The
+rules keep a bundle from shadowing what the firmware image provides and from changing which root key is
+trusted.
+"""
+
+import re
+from collections.abc import Iterable
+
+from server.wire.errors import Refusal, RefusalCode
+
+BUNDLE_MAX_BYTES = 512 * 1024
+CHUNKS_MAX = 1024
+PATH_MAX_BYTES = 64
+_PATH = re.compile(r"(?:terminal|assets)(?:/[a-z0-9_-][a-z0-9_.-]*){1,3}\.(?:py|mpy|json|txt|bin)")
+_RESERVED = {"terminal/trust"}
+
+
+def check_paths(paths: Iterable[str]) -> None:
+    """Refuse paths no terminal installs.
+
+    They are below terminal/ or assets/, of lower-case letters, digits, "_", "-" and ".", at most 64 bytes and
+    four parts; one module has one form (.py or .mpy); terminal/trust belongs to the image.
+    Raises: Refusal(BAD_RELEASE).
+    """
+    stems = set()
+    for path in paths:
+        if len(path) > PATH_MAX_BYTES or _PATH.fullmatch(path) is None:
+            raise Refusal(RefusalCode.BAD_RELEASE, f"no terminal installs a file at {path!r}")
+        stem = path.rsplit(".", 1)[0]
+        if stem in _RESERVED:
+            raise Refusal(RefusalCode.BAD_RELEASE, f"{path} belongs to the firmware image, not to a bundle")
+        if stem in stems:
+            raise Refusal(RefusalCode.BAD_RELEASE, f"{stem} is in the bundle in two forms")
+        stems.add(stem)
+
+
+def check_size(size_bytes: int, chunk_bytes: int) -> None:
+    """Refuse a bundle that is empty, over 512 KiB or over 1024 chunks. Raises: Refusal(BAD_RELEASE)."""
+    if not 0 < size_bytes <= BUNDLE_MAX_BYTES:
+        raise Refusal(
+            RefusalCode.BAD_RELEASE, f"a bundle of {size_bytes} bytes is empty or over {BUNDLE_MAX_BYTES}"
+        )
+    if -(-size_bytes // chunk_bytes) > CHUNKS_MAX:
+        raise Refusal(RefusalCode.BAD_RELEASE, f"a bundle has at most {CHUNKS_MAX} chunks: use larger ones")
