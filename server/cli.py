@@ -115,8 +115,7 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("--mqtt", default="127.0.0.1:0", metavar="HOST:PORT",
                         help="where the broker listens; 0 takes a free port (default: %(default)s)")  # fmt: skip
     parser.add_argument("--root-key", type=Path, default=DEMO_ROOT_KEY, metavar="PEM",
-                        help="root key that certifies the server at its first start (default: the "
-                             "throw-away demo root)")  # fmt: skip
+                        help="root key for the first start (default: the throw-away demo root)")  # fmt: skip
     parser.add_argument("--beacon-interval", type=float, default=BEACON_INTERVAL_S, metavar="SECONDS",
                         help="seconds between beacons (default: %(default)g)")  # fmt: skip
     parser.add_argument("--session-ttl", type=int, default=12 * 3600, metavar="SECONDS",

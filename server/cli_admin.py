@@ -54,7 +54,7 @@ def _group(commands: Any, name: str, help_: str) -> Any:
 def _add_devices(commands: Any) -> None:
     group = _group(commands, "devices", "register terminals and decide which may order")
     add = _leaf(group, "add", "devices_add", "register a terminal by its public key",
-                "tableside server devices add t-0001 --table 4 --key t-0001.der --password s3cret")  # fmt: skip
+                "tableside server devices add t-0001 --table 4 --key t-0001.der --password pw1")  # fmt: skip
     add.add_argument("device", help="its name, also its MQTT client id and user name")
     add.add_argument("--table", required=True, help="the table it stands on")
     add.add_argument("--key", required=True, metavar="FILE",

@@ -66,7 +66,10 @@ def unit_price(prices: PriceList, item: PricedItem, modifiers: Sequence[int]) ->
                 break
         else:
             raise Rejected(RejectCode.MODIFIER_RULE)
-    if unit < 0 or any(count < prices.groups[group_id].least for group_id, count in taken.items()):
+    for group_id, count in taken.items():
+        if count < prices.groups[group_id].least:
+            raise Rejected(RejectCode.MODIFIER_RULE)
+    if unit < 0:
         raise Rejected(RejectCode.MODIFIER_RULE)
     return unit
 

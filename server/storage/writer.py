@@ -75,7 +75,8 @@ class Writer:
     ) -> None:
         self._database = database
         self._loop = loop
-        self._queue: queue.Queue[_Entry | None] = queue.Queue(maxsize=capacity)
+        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._capacity = capacity
         self._max_batch = max_batch
         self._on_revision = on_revision
         self._revision = -1
@@ -88,14 +89,13 @@ class Writer:
         self._thread.start()
 
     def submit(self, job: Callable[[sqlite3.Connection], T], callback: Callable[[Outcome[T]], None]) -> None:
-        """Queue a job; ``callback`` runs on the loop after its commit (or with the error).
+        """Queue a job from the loop; ``callback`` runs there after its commit (or with the error).
 
         Raises: QueueFull when the bounded queue has no room; nothing was queued.
         """
-        try:
-            self._queue.put_nowait(_Entry(job, callback))
-        except queue.Full:
-            raise QueueFull("the order queue is full") from None
+        if self._queue.qsize() >= self._capacity:
+            raise QueueFull("the order queue is full")
+        self._queue.put(_Entry(job, callback))
 
     async def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Queue a job and wait for its committed value, for callers that are coroutines anyway."""

@@ -122,7 +122,8 @@ class Connection:
     async def _serve(self, packets: list[tuple[int, bytes]]) -> None:
         while not self.closed:
             for first, body in packets:
-                await self._packet(first, body)
+                if not self._hot(first, body):
+                    await self._rare(first, body)
                 if self.closed:
                     return
             await self._room.wait()
@@ -132,15 +133,22 @@ class Connection:
             self.last_heard = self._loop.time()
             packets = self._splitter.feed(data)
 
-    async def _packet(self, first: int, body: bytes) -> None:
+    def _hot(self, first: int, body: bytes) -> bool:
+        """Handle the two packets every order brings, without a coroutine; False for all others."""
+        kind = first >> 4
+        if kind == PUBLISH:
+            self._publish(read_publish(first, body))
+        elif kind == PUBACK and self.session is not None:
+            self.write(self.session.acknowledged(read_packet_id(body)))
+        else:
+            return False
+        return True
+
+    async def _rare(self, first: int, body: bytes) -> None:
         kind = first >> 4
         session = self.session
         assert session is not None
-        if kind == PUBLISH:
-            self._publish(read_publish(first, body))
-        elif kind == PUBACK:
-            self.write(session.acknowledged(read_packet_id(body)))
-        elif kind == PINGREQ:
+        if kind == PINGREQ:
             self.write(PINGRESP_PACKET)
         elif kind == SUBSCRIBE:
             await self._subscribe(session, first, body)

@@ -31,11 +31,12 @@ class TokenBucket:
     def wait_ms(self, now: float) -> int:
         """0 when a token is there now, else the milliseconds until one is."""
         rate = self._rate
-        self._tokens = min(rate.burst, self._tokens + (now - self._stamp) * rate.per_second)
+        tokens = self._tokens + (now - self._stamp) * rate.per_second
+        self._tokens = tokens = rate.burst if tokens > rate.burst else tokens
         self._stamp = now
-        if self._tokens >= 1.0:
+        if tokens >= 1.0:
             return 0
-        return max(1, int((1.0 - self._tokens) / rate.per_second * 1000.0) + 1)
+        return max(1, int((1.0 - tokens) / rate.per_second * 1000.0) + 1)
 
     def take(self) -> None:
         """Use up one token; call after ``wait_ms`` returned 0."""
@@ -113,8 +114,12 @@ class RateLimiter:
 
     def _take(self, *buckets: TokenBucket) -> int:
         now = self._clock()
-        wait_ms = max(bucket.wait_ms(now) for bucket in buckets)
-        if wait_ms == 0:
+        longest_ms = 0
+        for bucket in buckets:
+            wait_ms = bucket.wait_ms(now)
+            if wait_ms > longest_ms:
+                longest_ms = wait_ms
+        if longest_ms == 0:
             for bucket in buckets:
                 bucket.take()
-        return wait_ms
+        return longest_ms
