@@ -6,13 +6,12 @@
 # a loader or a test calls run_now().
 #
 # Side channels, as far as integers of this kind allow: every private operation is blinded with a fresh random
-# factor, exponents are walked in fixed windows with one squaring and multiplication pattern whatever the
-# bits, and reduction has no data-dependent final subtraction. The integer library itself is not
-# constant-time, and table look-ups are by secret index. A signature is verified before it leaves, so that a
-# fault cannot reveal a prime.
+# factor, and exponents are walked in fixed windows with one pattern of squarings and multiplications whatever
+# the bits. The integer library itself is not constant-time, and table look-ups are by secret index: the
+# blinding has to carry that. A signature is verified before it leaves, so that a fault cannot reveal a prime.
 import hashlib
 
-from .errors import BAD_KEY, KEY_FAULT, WireError
+from .errors import BAD_KEY, KEY_FAULT, OUT_OF_RANGE, WireError
 
 _E = 65537
 _HASH_BYTES = 32
@@ -53,66 +52,30 @@ async def run(steps):
         steps.close()
 
 
-class Modulus:
-    # Montgomery arithmetic modulo an odd n, reduced in four limbs so that three quarters of the work of a
-    # division disappear. R is 64 bits wider than n: with operands below 2n the product stays below 2n and
-    # nothing is subtracted.
-
-    def __init__(self, n, bits):
-        limb_bits = bits // 4 + 16
-        self.n = n
-        self.limb_bits = limb_bits
-        self.mask = (1 << limb_bits) - 1
-        inverse = 1  # Newton: every round doubles the number of correct low bits
-        correct = 1
-        while correct < limb_bits:
-            inverse = inverse * (2 - n * inverse) & self.mask
-            correct *= 2
-        self.n0 = -inverse & self.mask
-
-    def enter(self, a):
-        return (a << 4 * self.limb_bits) % self.n
-
-    def mul(self, a, b):
-        # a * b / R modulo n, in 0..2n
-        n = self.n
-        n0 = self.n0
-        mask = self.mask
-        shift = self.limb_bits
-        t = a * b
-        t = (t + ((t & mask) * n0 & mask) * n) >> shift
-        t = (t + ((t & mask) * n0 & mask) * n) >> shift
-        t = (t + ((t & mask) * n0 & mask) * n) >> shift
-        return (t + ((t & mask) * n0 & mask) * n) >> shift
-
-
-def _public_power_steps(modulus, base):
-    # base ** 65537 % n: sixteen squarings, and the last multiplication leaves Montgomery form by itself.
-    x = modulus.enter(base)
-    yield
+def _public_power_steps(n, base):
+    # base ** 65537 % n: sixteen squarings and a multiplication. Montgomery's and Barrett's reductions were
+    # measured and lose: their extra products and shifts cost more here than the library's division.
+    x = base
     for _ in range(16):
-        x = modulus.mul(x, x)
+        x = x * x % n
         yield
-    return modulus.mul(x, base) % modulus.n
+    return x * base % n
 
 
-def _private_power_steps(modulus, base, exponent, bits):
-    # base ** exponent % n with the operation sequence fixed by bits alone.
-    mul = modulus.mul
-    table = [modulus.enter(1), modulus.enter(base % modulus.n)]
+def _private_power_steps(n, base, exponent, bits):
+    # base ** exponent % n with the sequence of operations fixed by bits alone.
+    table = [1, base % n]
     while len(table) < 1 << _WINDOW_BITS:
-        table.append(mul(table[-1], table[1]))
+        table.append(table[-1] * table[1] % n)
         if len(table) & 7 == 0:
             yield
     shift = (bits - 1) // _WINDOW_BITS * _WINDOW_BITS
     x = table[exponent >> shift]
     while shift:
         shift -= _WINDOW_BITS
-        for _ in range(_WINDOW_BITS):
-            x = mul(x, x)
-        x = mul(x, table[exponent >> shift & (1 << _WINDOW_BITS) - 1])
+        x = pow(x, 1 << _WINDOW_BITS, n) * table[exponent >> shift & (1 << _WINDOW_BITS) - 1] % n
         yield
-    return mul(x, 1) % modulus.n
+    return x
 
 
 def _inverse_steps(a, n):
@@ -137,7 +100,6 @@ class PublicKey:
             raise WireError(BAD_KEY)
         self.n = n
         self.size = size
-        self._modulus = None
         self.kid = hashlib.sha256(self.to_spki()).digest()[:8]
 
     def to_spki(self):
@@ -158,9 +120,8 @@ class PublicKey:
         return cls(int.from_bytes(body, "big"), len(body))
 
     def power_steps(self, base):
-        if self._modulus is None:
-            self._modulus = Modulus(self.n, self.size * 8)
-        return (yield from _public_power_steps(self._modulus, base))
+        # Generator; its value is base ** e % n.
+        return _public_power_steps(self.n, base)
 
 
 class PrivateKey:
@@ -195,8 +156,8 @@ class PrivateKey:
         hidden = m * (yield from public.power_steps(blind)) % n
         p = self._p
         q = self._q
-        sp = yield from _private_power_steps(Modulus(p, 1024), hidden, self._dp, 1024)
-        sq = yield from _private_power_steps(Modulus(q, 1024), hidden, self._dq, 1024)
+        sp = yield from _private_power_steps(p, hidden, self._dp, 1024)
+        sq = yield from _private_power_steps(q, hidden, self._dq, 1024)
         s = (sq + (self._qi * (sp - sq) % p) * q) * inverse % n
         yield
         if (yield from public.power_steps(s)) != m:
@@ -263,7 +224,7 @@ def oaep_encrypt_steps(public, message, label, random):
     split = size - _HASH_BYTES - 1
     room = split - _HASH_BYTES - 1 - len(message)
     if room < 0:
-        raise WireError(BAD_KEY)
+        raise WireError(OUT_OF_RANGE)
     db = hashlib.sha256(label).digest() + bytes(room) + b"\x01" + message
     seed = random(_HASH_BYTES)
     masked_db = _xor(db, _mgf1(seed, split))
