@@ -1,0 +1,321 @@
+# Takes an update from the offer to the reboot, and confirms it afterwards; one task, resumable at every
+# point.
+#
+# Nothing that arrives is believed before it was checked: the release key's certificate by the root key, the
+# manifest by the release key, the chunk hash list and the chunks by the manifest, and at the end the
+# installed bytes by reading them back. Every state is stored before the step it stands for.
+
+import asyncio
+import hashlib
+
+from ..compat import const
+from ..regions import CONTROL
+from ..wire.cose import aad, sign1_parse, sign1_verify_steps
+from ..wire.errors import WireError
+from ..wire.frames import (
+    encode_ota_get,
+    encode_ota_state,
+    parse_manifest,
+    parse_offer,
+    parse_ota_chunk,
+)
+from ..wire.keys import RELEASE, certificate_steps
+from ..wire.rsa import run as run_steps
+from . import install, states
+from .record import ControlRecord
+from .states import NAMES, REASONS, SLOT_NAMES, OtaError
+
+_WINDOW = const(4)  # chunks asked for at once
+_STALL_S = const(4)
+_MAX_STALLS = const(8)  # without any progress; then the download waits for the next link or offer
+_MAX_BAD = const(16)  # wrong chunks in one download; then it is given up
+_REF_BYTES = const(8)
+
+
+class OtaAgent:
+    # board: .root, .hardware, .region(), .image_version; root_key: the PublicKey that vouches for release
+    # keys. site: this restaurant; slot: name of the running slot; version: the running application's.
+    # send(kind, payload) -> bool: publish below o/<site>/<device>/ota/; False when that is not possible
+    # now. report(dict): for the console. reboot(): restart the board; the order journal must be safe by
+    # then.
+
+    def __init__(self, board, root_key, site, slot, version, send, report, reboot):
+        self.record = ControlRecord(board.region(CONTROL))
+        self.bad = 0  # frames that were refused
+        self._board = board
+        self._root_key = root_key
+        self._site = site
+        self._slot = SLOT_NAMES.index(slot)
+        self._version = version
+        self._send = send
+        self._report = report
+        self._reboot = reboot
+        self._offer = None
+        self._staging = None
+        self._failure = None  # of a chunk handler, for the task
+        self._wake = asyncio.Event()
+        self._progress = asyncio.Event()
+
+    # -- what arrives
+
+    def on_offer(self, frame):
+        # Only the newest offer is kept; a download under way goes on unless this is another bundle.
+        self._offer = bytes(frame)
+        self._wake.set()
+        self._progress.set()
+
+    def on_chunk(self, frame):
+        # Check and store one ota-chunk; anything that was not asked for is ignored.
+        staging = self._staging
+        if staging is None:
+            return
+        try:
+            chunk = parse_ota_chunk(frame)
+            if chunk.ref != self.record.state.other_hash[:_REF_BYTES]:
+                return
+            put = staging.put_chunk if chunk.what else staging.put_hashes
+            if put(chunk.index, chunk.data):
+                self._progress.set()
+        except (WireError, OtaError):
+            self.bad += 1
+        except OSError as error:
+            self._failure = OtaError(install.reason_of(error))
+            self._progress.set()
+
+    def link_up(self):
+        # The link is there (again): say where the update stands, go on with a download.
+        self._wake.set()
+        self._progress.set()
+
+    # -- what the application says
+
+    def confirm(self):
+        # The application proved itself (self-test passed, journal and menu open, keys readable, server
+        # reached)
+        # -> True if a bundle on trial became the confirmed one. A bundle that calls itself by another version
+        # than its manifest is rolled back instead.
+        state = self.record.state
+        if state.state != states.TRIAL:
+            return False
+        if state.other_version != self._version:
+            self._store(states.cancelled(state, states.BAD_MANIFEST))
+            self._reboot()
+            return False
+        self._store(states.confirmed(state))
+        self._board.on_trial = False
+        return True
+
+    def cancel(self):
+        # An operator gives the update up.
+        self._staging = None
+        self._store(states.cancelled(self.record.state))
+
+    def release(self):
+        # An operator lets quarantined bundles be tried again.
+        self._store(states.released(self.record.state))
+
+    def status(self):
+        # -> dict for the console.
+        state = self.record.state
+        return {
+            "state": NAMES[state.state],
+            "slot": SLOT_NAMES[self._slot],
+            "version": self._version,
+            "other_version": state.other_version,
+            "floor": state.floor,
+            "tries": state.tries,
+            "starts": state.starts,
+            "offset": self._staging.offset() if self._staging else 0,
+            "reason": REASONS[state.reason],
+        }
+
+    # -- the task
+
+    async def run(self):
+        while True:
+            try:
+                self._tell()
+                self._settle()
+                offer = await self._take_offer()
+                if offer is not None:
+                    self._begin(*offer)
+                state = self.record.state.state
+                if state == states.STAGING:
+                    await self._fetch()
+                elif state == states.VERIFIED:
+                    await self._install()
+            except OtaError as refusal:
+                self._refuse(refusal.reason)
+            except MemoryError:
+                self._refuse(states.NO_SPACE)
+            except OSError as error:
+                self._refuse(install.reason_of(error))
+            if self._offer is None:
+                await self._wake.wait()
+            self._wake.clear()
+
+    def _refuse(self, reason):
+        # What was under way ends; what runs goes on running.
+        self._staging = None
+        self._store(states.cancelled(self.record.state, reason))
+
+    def _store(self, state):
+        self.record.store(state)
+        self._tell()
+
+    def _tell(self, reason=None):
+        # -> whether the server was told.
+        state = self.record.state
+        if reason is None:
+            reason = state.reason
+        told = self.status()
+        told["reason"] = REASONS[reason]
+        self._report(told)
+        return self._send(
+            "state", encode_ota_state(self._version, self._slot, state.state, told["offset"], reason)
+        )
+
+    def _settle(self):
+        # A rollback counts as over once the server was told.
+        if self.record.state.state == states.ROLLED_BACK and self._tell():
+            self._store(states.settled(self.record.state))
+
+    async def _take_offer(self):
+        # -> (manifest-frame, its digest, Manifest) of a waiting offer that may be installed, else None: the
+        # server is told why, and a download that is under way goes on.
+        frame = self._offer
+        self._offer = None
+        if frame is None or self.record.state.state in (states.ARMED, states.TRIAL, states.ROLLED_BACK):
+            return None  # first things first: the server offers it again
+        try:
+            return await self._judge(parse_offer(frame))
+        except OtaError as refusal:
+            self._tell(refusal.reason)
+        except WireError:
+            self._tell(states.BAD_SIGNATURE)
+        self.bad += 1
+        return None
+
+    async def _judge(self, offer):
+        # -> as _take_offer. Raises OtaError, WireError.
+        digest = hashlib.sha256(offer.manifest).digest()
+        state = self.record.state
+        if state.state != states.CONFIRMED and digest == state.other_hash:
+            return None  # already on its way
+        manifest = await self._open_manifest(offer)
+        states.judge(self.record.state, digest, manifest.version)
+        board = self._board
+        install.check_manifest(manifest, board.hardware, self._site, board.image_version)
+        return offer.manifest, digest, manifest
+
+    def _begin(self, frame, digest, manifest):
+        self._staging = None
+        state = states.staging(self.record.state, digest, manifest.version, manifest.floor)
+        self._store(state)
+        staging = install.Staging(self._board.root, state.target(), manifest)
+        staging.begin(frame)
+        self._staging = staging
+
+    async def _open_manifest(self, offer):
+        certificate = await run_steps(certificate_steps(self._root_key, offer.certificate, RELEASE, ""))
+        kid, payload, signature = sign1_parse(offer.manifest)
+        if kid != certificate.public.kid:
+            raise OtaError(states.BAD_SIGNATURE)
+        signed = sign1_verify_steps(certificate.public, aad("manifest", "", ""), payload, signature)
+        if not await run_steps(signed):
+            raise OtaError(states.BAD_SIGNATURE)
+        return parse_manifest(payload)
+
+    async def _fetch(self):
+        # Get what is missing of the bundle, then go on to the installed bytes. Returns early when the link is
+        # gone or another bundle was offered; the staging stays as it is.
+        state = self.record.state
+        if self._staging is None:
+            self._staging = self._resumed(state)
+        staging = self._staging
+        ref = state.other_hash[:_REF_BYTES]
+        self.bad = 0
+        stalls = 0
+        while not staging.is_complete():
+            if self._offer is not None and self._is_other(state):
+                return
+            if staging.has_hashes():
+                request = encode_ota_get(ref, 1, staging.next_chunk, _WINDOW)
+                goal = min(staging.next_chunk + _WINDOW, staging.chunks)
+            else:
+                request = encode_ota_get(ref, 0, staging.next_run, 1)
+                goal = 0
+            if not self._send("get", request):
+                return
+            moved = await self._wait(staging, goal)
+            stalls = 0 if moved else stalls + 1
+            if self.bad > _MAX_BAD:
+                raise OtaError(states.BAD_BYTES)
+            if stalls == _MAX_STALLS or self._staging is not staging:
+                return
+        staging.finish()
+        self._store(states.verified(self.record.state) if await self._is_whole() else self._given_up())
+        self._staging = None
+        if self.record.state.state == states.VERIFIED:
+            await self._install()
+
+    def _is_other(self, state):
+        # Whether the waiting offer is for another bundle than the one being fetched; the same one is dropped.
+        try:
+            digest = hashlib.sha256(parse_offer(self._offer).manifest).digest()
+        except WireError:
+            digest = None
+        if digest is not None and digest != state.other_hash:
+            return True
+        self._offer = None
+        return False
+
+    async def _wait(self, staging, goal):
+        # Until the window (or the run of hashes) is there, or nothing came for a while -> whether anything
+        # came.
+        first = (staging.next_run, staging.next_chunk)
+        while True:
+            before = (staging.next_run, staging.next_chunk)
+            self._progress.clear()
+            try:
+                await asyncio.wait_for(self._progress.wait(), _STALL_S)
+            except asyncio.TimeoutError:  # noqa: UP041 - MicroPython has no other name for it
+                return before != first
+            if self._failure is not None:
+                failure = self._failure
+                self._failure = None
+                raise failure
+            now = (staging.next_run, staging.next_chunk)
+            if now == before or staging.is_complete() or (now[1] >= goal if goal else now[0] != first[0]):
+                return now != first
+
+    def _resumed(self, state):
+        # A download that a reboot interrupted.
+        slot = state.target()
+        try:
+            manifest = install.load_manifest(self._board.root, slot, state.other_hash)
+        except OSError:
+            manifest = None
+        if manifest is None:
+            raise OtaError(states.CANCELLED)  # cut before the manifest was stored: the server offers it again
+        staging = install.Staging(self._board.root, slot, manifest)
+        staging.resume()
+        return staging
+
+    async def _is_whole(self):
+        state = self.record.state
+        board = self._board
+        return await run_steps(
+            install.check_slot_steps(board.root, state.target(), state.other_hash, board.image_version)
+        )
+
+    def _given_up(self):
+        return states.cancelled(self.record.state, states.BAD_BYTES)
+
+    async def _install(self):
+        # Installed and verified: read it back once more if a reboot came between, arm it, restart.
+        if not await self._is_whole():
+            self._store(self._given_up())
+            return
+        self._store(states.armed(self.record.state))
+        self._reboot()
