@@ -83,10 +83,10 @@ def test_the_targets_call_commands_that_exist() -> None:
     recorded: list[list[str]] = []
 
     class Environment(dict[str, str]):
-        def GetProjectOption(self, name: str) -> str:  # noqa: N802 - PlatformIO's name
+        def GetProjectOption(self, name: str) -> str:
             return {"custom_chip": "esp32c3"}[name]
 
-        def AddCustomTarget(self, *, actions: list[list[str]], **_: object) -> None:  # noqa: N802
+        def AddCustomTarget(self, *, actions: list[list[str]], **_: object) -> None:
             recorded.extend(actions)
 
     script = (ROOT / "firmware/boards/esp32/pio/targets.py").read_text(encoding="utf-8")
