@@ -133,6 +133,7 @@ class OtaAgent:
 
     async def run(self):
         while True:
+            self._wake.clear()
             try:
                 self._tell()
                 self._settle()
@@ -152,12 +153,14 @@ class OtaAgent:
                 self._refuse(install.reason_of(error))
             if self._offer is None:
                 await self._wake.wait()
-            self._wake.clear()
 
     def _refuse(self, reason):
         # What was under way ends; what runs goes on running.
         self._staging = None
-        self._store(states.cancelled(self.record.state, reason))
+        state = self.record.state
+        if state.state in (states.STAGING, states.VERIFIED):
+            state = states.cancelled(state, reason)
+        self._store(state)
 
     def _store(self, state):
         self.record.store(state)

@@ -1,6 +1,6 @@
 """The outbox and the counters under a power cut at every flash step, torn in many ways.
 
-The oracle is a plain record of what the program was told: an append that returned, an answer that was flushed.
+The oracle is a plain record of what the program was told: appends that returned, answers that were flushed.
 """
 
 from __future__ import annotations
