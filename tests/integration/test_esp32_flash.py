@@ -10,6 +10,7 @@ import json
 import os
 import pty
 import select
+import socket
 import subprocess
 import sys
 import time
@@ -341,3 +342,12 @@ def test_monitor_prints_what_a_chip_says() -> None:
         monitor.stdout.close()
         os.close(chip_end)
         os.close(port_end)
+
+
+def test_a_line_where_nothing_answers_says_how_to_enter_download_mode(made: Build) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        line = flash.Line(f"socket://127.0.0.1:{deaf.getsockname()[1]}")
+        with pytest.raises(BenchError) as refused:
+            flash.flash(line, C3, segments_of(made, "vfs"), erase=False, force=False, progress=silent)
+    assert refused.value.code == "NO_CHIP"
+    assert "BOOT" in refused.value.text
