@@ -113,7 +113,7 @@ def _add_run(commands: Any) -> None:
                         help="folder for database and keys (default: %(default)s)")  # fmt: skip
     parser.add_argument("--site", default="demo", help="name of the restaurant (default: %(default)s)")
     parser.add_argument("--mqtt", default="127.0.0.1:0", metavar="HOST:PORT",
-                        help="where the broker listens; 0 takes a free port (default: %(default)s)")  # fmt: skip
+                        help="where the broker listens; 0: a free port (default: %(default)s)")  # fmt: skip
     parser.add_argument("--root-key", type=Path, default=DEMO_ROOT_KEY, metavar="PEM",
                         help="root key for the first start (default: the throw-away demo root)")  # fmt: skip
     parser.add_argument("--beacon-interval", type=float, default=BEACON_INTERVAL_S, metavar="SECONDS",

@@ -116,6 +116,7 @@ class _Tally:
         self.latencies_ms: list[float] = []
         self.committed = 0
         self.sent = 0
+        self._empty = asyncio.Event()
         self.room: dict[str, asyncio.Semaphore] = {}
         for terminal in terminals:
             terminal.on_reply = self._listener(terminal.device)
@@ -127,6 +128,8 @@ class _Tally:
                 return
             self.latencies_ms.append((time.perf_counter() - due) * 1000.0)
             self.committed += reply.status == Status.COMMITTED
+            if not self.due:
+                self._empty.set()
             if device in self.room:
                 self.room[device].release()
 
@@ -139,9 +142,11 @@ class _Tally:
         terminal.send(op)
 
     async def drain(self) -> None:
-        end = time.perf_counter() + DRAIN_DEADLINE_S
-        while self.due and time.perf_counter() < end:
-            await asyncio.sleep(0.005)
+        """Wait until everything sent is answered, or the deadline has passed."""
+        self._empty.clear()
+        if self.due:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), DRAIN_DEADLINE_S)
 
     def result(self, seconds: float) -> LoadResult:
         return LoadResult(self.sent, self.committed, seconds, tuple(self.latencies_ms))
@@ -283,9 +288,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"server_load: could not be measured: {error}", file=sys.stderr)
         return 2
     document = [
-        {"name": f.name, "value": round(f.value, 3), "unit": f.unit, "limit": f.limit, "outcome": f.outcome, "note": f.note}
-        for f in figures
-    ]  # fmt: skip
+        {
+            "name": figure.name,
+            "value": round(figure.value, 3),
+            "unit": figure.unit,
+            "limit": figure.limit,
+            "outcome": figure.outcome,
+            "note": figure.note,
+        }
+        for figure in figures
+    ]
     if args.json == "-":
         print(json.dumps(document))
     else:
