@@ -140,6 +140,7 @@ def _build(arguments: argparse.Namespace) -> int:
         return _build_esp32(arguments)
     from bench import images
 
+    _read(arguments.root_key, "the root key")
     boards: tuple[images.BoardName, ...] = (arguments.board,) if arguments.board else images.BOARDS
     for board in boards:
         try:
