@@ -63,13 +63,7 @@ class Impostor:
     # ------------------------------------------------------------------ connection
 
     def __enter__(self) -> Impostor:
-        self._client.connect("127.0.0.1", self._port, keepalive=30)
-        self._client.loop_start()
-        self._wait(lambda: self._connack is not None, "CONNACK")
-        assert self._connack is not None
-        if self._connack.is_failure:
-            self.close()
-            raise LoginRefused(str(self._connack))
+        self.connect()
         self.subscribe(f"d/{self.who.site}/{self.who.device}/#")
         self.subscribe(f"s/{self.who.site}/beacon")
         return self
@@ -78,6 +72,20 @@ class Impostor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def connect(self) -> None:
+        """Log in.
+
+        Raises: LoginRefused.
+        """
+        self._connack = None
+        self._client.connect("127.0.0.1", self._port, keepalive=30)
+        self._client.loop_start()
+        self._wait(lambda: self._connack is not None, "CONNACK")
+        assert self._connack is not None
+        if self._connack.is_failure:
+            self.close()
+            raise LoginRefused(str(self._connack))
 
     def close(self) -> None:
         """Leave the broker."""
@@ -257,6 +265,11 @@ class Impostor:
         where = aad.op(site or self.who.site, device or self.who.device, self.sid, self.keys.th8)
         payload = encode_op_message(self.seq, op_bytes)
         return mac0(self.keys.device_to_server, self.sid, payload, mac_prefix(where))
+
+    def op_aad(self) -> bytes:
+        """The external AAD of this session's ops."""
+        assert self.keys is not None
+        return aad.op(self.who.site, self.who.device, self.sid, self.keys.th8)
 
     def order(self, op: Op, deadline_s: float = DEADLINE_S) -> Reply:
         """Send an op and wait for its verified answer."""

@@ -24,13 +24,16 @@ from bench.boards import catalogue
 from bench.boards.base import Board, Identity
 from bench.errors import BenchError
 from bench.faults.link import Link
-from bench.impostor import Impostor
+from bench.impostor import Impostor, LoginRefused
 from bench.measure import Measurement, measurement
 from bench.paths import RUNS
 from bench.server import BenchServer
 from bench.terminal import Terminal
+from bench.wait import until
 from server.wire.rsa import RsaSigner
 
+RECONNECT_WITHIN_MS = 2000  # on the bench nobody waits a quarter of a minute for a broker
+NOTICE_S = 0.3  # a running server looks for changes every 250 ms
 IMPOSTOR_HANDSHAKES = 10_000  # handshake counters of successive impostors never meet
 
 
@@ -154,6 +157,14 @@ class Rig:
     def _register(self, who: Identity) -> None:
         self.server.register(who)
         self._registered.add(who.device)
+        until(lambda: self._may_log_in(who), f"{who.device} may log in", every_s=NOTICE_S)
+
+    def _may_log_in(self, who: Identity) -> bool:
+        try:
+            with Impostor(self.server.port, who):
+                return True
+        except LoginRefused:
+            return False
 
     def bare_board(self, name: str) -> Board:
         """A board that nobody has provisioned, off."""
@@ -170,6 +181,7 @@ class Rig:
             "host": board.link.host_address,
             "port": self.link.port,
             "agent": True,
+            "backoff_ms": RECONNECT_WITHIN_MS,
             "seed": self.options.seed,
         }
         self._register(who)

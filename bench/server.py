@@ -11,7 +11,9 @@ import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,11 @@ from bench import children, provision
 from bench.boards.base import Identity
 from bench.errors import BenchError
 from bench.paths import ROOT
+from server import cli
 from server.storage.ledger import Ledger
 
 START_DEADLINE_S = 30.0
 _STOP_GRACE_S = 10.0
-_ADMIN_DEADLINE_S = 60.0
 
 
 class BenchServer:
@@ -91,36 +93,45 @@ class BenchServer:
         self.kill()
         self.start()
 
-    def admin(self, *words: str, stdin: bytes = b"") -> str:
-        """Run `tableside server WORDS... --state DIR`; returns what it prints.
+    @contextmanager
+    def restarted_with(self, *options: str) -> Iterator[None]:
+        """Run it with further options for a while; afterwards it runs as before."""
+        usual = self._options
+        self._options = [*usual, *options]
+        self.restart()
+        try:
+            yield
+        finally:
+            self._options = usual
+            self.restart()
+
+    def log_text(self) -> str:
+        """Everything it has written to stderr."""
+        return self._log.read_text(errors="replace")
+
+    def admin(self, *words: str) -> str:
+        """What `tableside server WORDS... --state DIR` does, without a new process; returns its output.
 
         Raises: BenchError(ADMIN) with the command's own sentence.
         """
-        argv = [sys.executable, "-m", "server", *words, "--state", str(self.state)]
-        name = " ".join(words[:2])
-        try:
-            done = subprocess.run(
-                argv,
-                cwd=ROOT,
-                input=stdin,
-                capture_output=True,
-                timeout=_ADMIN_DEADLINE_S,
-                env=_environment(),
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise BenchError("ADMIN", f"server {name} took longer than {_ADMIN_DEADLINE_S:g} s.") from error
-        if done.returncode:
-            said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
-            raise BenchError("ADMIN", f"server {name} failed: {said[-1] if said else done.returncode}")
-        return done.stdout.decode()
+        output, complaints = StringIO(), StringIO()
+        with redirect_stdout(output), redirect_stderr(complaints):
+            try:
+                status = cli.main([*words, "--state", str(self.state)])
+            except SystemExit as error:  # argparse
+                status = 2 if error.code else 0
+        if status:
+            said = complaints.getvalue().strip().splitlines()
+            raise BenchError("ADMIN", f"server {' '.join(words[:2])} failed: {said[-1] if said else status}")
+        return output.getvalue()
 
     def register(self, who: Identity) -> None:
         """Put a terminal into the registry, active at its table."""
+        key = self.state.with_name(f"{who.device}.spki.der")
+        key.write_bytes(provision.public_spki(who))
         self.admin(
-            "devices", "add", who.device, "--table", who.table, "--key", "-", "--password", who.password,
-            stdin=provision.public_spki(who),
-        )  # fmt: skip
+            "devices", "add", who.device, "--table", who.table, "--key", str(key), "--password", who.password
+        )
 
     def cpu_seconds(self) -> float:
         """Processor time the server has used so far, user and system."""

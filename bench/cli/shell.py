@@ -8,6 +8,7 @@ from a pipe the lines are typed one by one and the shell ends when every order h
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import select
 import sys
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from bench.boards.catalogue import BoardRequest
 from bench.console import Console
 from bench.errors import BenchError, CaseFailed
+from bench.paths import DEMO_MENU
 from bench.rig import Rig, RigOptions, make_run_dir
 from bench.terminal import COMMITTED, Terminal
 
@@ -105,6 +107,7 @@ class Kitchen:
         self._console = terminal.console
         self._seen = self._console.mark()
         self._last_order = 0
+        self._names = {item["id"]: item["name"] for item in json.loads(DEMO_MENU.read_text())["items"]}
 
     def look(self, newline: str = "\n") -> None:
         """Print what was committed since the last look; reads the ledger only after a committed reply."""
@@ -114,7 +117,9 @@ class Kitchen:
             return
         for order in self._ledger.orders(self._site, after=self._last_order):
             self._last_order = order.order_number
-            lines = ", ".join(f"{line.quantity} x item {line.item}" for line in order.lines)
+            lines = ", ".join(
+                f"{line.quantity} x {self._names.get(line.item, line.item)}" for line in order.lines
+            )
             total = f"{order.total_minor // 100}.{order.total_minor % 100:02}"
             print(
                 f"{newline}[kitchen] order {order.order_number}, table {order.table}: {lines}, total {total}",

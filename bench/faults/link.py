@@ -34,6 +34,7 @@ T = TypeVar("T")
 UP, DOWN = Direction.UP, Direction.DOWN
 _LAST_PACKET_ID = 65535
 _CAPTURE_LIMIT = 200_000
+_STOP_DEADLINE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -192,12 +193,13 @@ class Link:
     async def _stop(self) -> None:
         if self._server is not None:
             self._server.close()
+        self._refusing = True
+        self.thawed.set()
         for session in self._sessions:
             session.abort()
-        pending = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        ending = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        if ending:  # they end by themselves now that their connections are gone
+            await asyncio.wait(ending, timeout=_STOP_DEADLINE_S)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refusing:
