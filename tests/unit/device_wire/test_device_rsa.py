@@ -1,4 +1,4 @@
-"""RSA on plain integers agrees with an independent library and refuses what attacks on paddings would forge."""
+"""RSA on plain integers agrees with an independent library and refuses what a bad padding would forge."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable
 
 import pytest
-from conftest import load_key, load_spki
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from terminal.wire import rsa
 from terminal.wire.errors import WireError
+from wire_fixtures import load_key, load_spki
 
 MESSAGE = b"two espressi, table 4"
 DIGEST = hashlib.sha256(MESSAGE).digest()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from conftest import load_key, load_spki
 from frame_judge import Judge
 from terminal.wire import cose, keys, rsa
 from terminal.wire import frames as wire
+from wire_fixtures import load_key, load_spki
 
 SERVER_KINDS = {
     "cert-frame",
