@@ -10,6 +10,8 @@ MICROPY_VFS_LFS2 = 1
 
 # Out of the C files' folder, because the port compiles every C file that lies beside this one.
 CFLAGS_EXTRA += -O2
+# A build id would depend on the folder it was built in.
+LDFLAGS_EXTRA += -Wl,--build-id=none
 SHARED_SRC_C_EXTRA += runtime/pyexec.c
 MPY_CROSS_FLAGS += -march=host
 FROZEN_MANIFEST ?= $(VARIANT_DIR)/manifest.py
