@@ -30,7 +30,7 @@ def _quantity(text):
     if not digits or digits > 4:
         return 1, text
     rest = text[digits:]
-    if rest[:1] in ("x", "X") and rest[1:2] in (" ", '"'):
+    if rest[:1] in ("x", "X") and rest[1:2] in (" ", '"', ""):
         return int(text[:digits]), rest[1:].strip()
     if rest[:1] == " ":
         rest = rest.strip()

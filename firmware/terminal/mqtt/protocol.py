@@ -270,6 +270,8 @@ class Protocol:
             stop = body + size
             if stop > end:
                 self._head = pos
+                if self.state != CONNECTED and (head != 0x20 or size != 2):
+                    raise MqttError(MALFORMED, "the first packet is not CONNACK")
                 if stop - pos > len(rx):
                     self._large(pos, body, stop)
                 return
