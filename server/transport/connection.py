@@ -54,6 +54,7 @@ class Connection:
         self._splitter = PacketSplitter(broker.max_packet_bytes)
         self._loop = asyncio.get_running_loop()
         self._out: list[bytes] = []
+        self._greeted = False
         self._unacked = 0
         self._room = asyncio.Event()
         self._room.set()
@@ -87,6 +88,9 @@ class Connection:
             data = await self._reader.read(READ_BYTES)
             if not data:
                 return None
+            if not self._greeted and data[0] != CONNECT << 4:
+                raise ProtocolViolation("mqtt_no_connect")  # not MQTT: do not wait for the length it seems to name
+            self._greeted = True
             packets = self._splitter.feed(data)
         wish = await handshake.read_connect(*packets[0])
         code = await self._judge(wish)

@@ -1,0 +1,102 @@
+"""A real server process for the server's integration tests, and software terminals registered with it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.benchmarks.load_client import LinkError, SoftTerminal
+from bench.server import BenchServer
+from server.storage.ledger import Ledger
+
+SITE = "demo"
+PASSWORD = "pw"
+KEYS = Path(__file__).resolve().parents[2] / "fixtures" / "keys"
+ROOT_SPKI = (KEYS / "root.pub.der").read_bytes()
+SEEN_WITHIN_S = 5.0
+
+
+@contextmanager
+def a_server(template: Path, folder: Path, *options: str) -> Iterator[BenchServer]:
+    """A server on a copy of a prepared state; it must leave without a traceback."""
+    shutil.copytree(template, folder / "state")
+    server = BenchServer(folder / "state", folder / "server.log", SITE, options)
+    server.start()
+    try:
+        yield server
+    finally:
+        status = server.stop()
+        log = server.log_text()
+    assert status == 0, log
+    assert "Traceback" not in log, log
+
+
+def prepare_state(folder: Path, *options: str) -> Path:
+    """A state folder with keys, menu and terminals t-0001 to t-0004 on tables 1 to 4."""
+    server = BenchServer(folder / "state", folder / "first.log", SITE, options)
+    server.start()
+    for number in range(1, 5):
+        server.admin(
+            "devices", "add", f"t-000{number}", "--table", str(number), "--key",
+            str(KEYS / f"t-000{number}.spki.der"), "--password", PASSWORD,
+        )  # fmt: skip
+    assert server.stop() == 0
+    return folder / "state"
+
+
+def terminal(number: int = 1) -> SoftTerminal:
+    """The software terminal with a fixture key."""
+    name = f"t-000{number}"
+    return SoftTerminal.from_pem(SITE, name, str(number), PASSWORD, KEYS / f"{name}.pem", ROOT_SPKI)
+
+
+async def online(server: BenchServer, number: int = 1, *, clean: bool = True) -> SoftTerminal:
+    """A terminal that is connected and has a session."""
+    made = terminal(number)
+    made.handshake = next(d.handshake for d in Ledger(server.state).devices(SITE) if d.device == made.device)
+    await made.connect(server.host, server.port, clean=clean)
+    await made.hello()
+    return made
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    """Run a scenario to its end."""
+    asyncio.run(asyncio.wait_for(scenario, 60))
+
+
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Wait until something the server does on its own has happened."""
+    end = time.monotonic() + SEEN_WITHIN_S
+    pause = 0.005
+    while not condition():
+        assert time.monotonic() < end, f"not within {SEEN_WITHIN_S:g} s: {what}"
+        time.sleep(pause)
+        pause = min(0.1, pause * 2)
+
+
+async def soon(condition: Callable[[], bool], what: str) -> None:
+    """Like ``eventually``, inside a scenario."""
+    await asyncio.get_running_loop().run_in_executor(None, eventually, condition, what)
+
+
+def refusals(server: BenchServer, code: str) -> int:
+    """How often the server counted a refusal, over all devices."""
+    return sum(n for (_, _, found), n in Ledger(server.state).refusals(SITE).items() if found == code)
+
+
+__all__ = [
+    "LinkError",
+    "a_server",
+    "eventually",
+    "online",
+    "prepare_state",
+    "refusals",
+    "run",
+    "soon",
+    "terminal",
+]
