@@ -110,6 +110,34 @@ class Launched:
         return self.process.wait(timeout_s)
 
 
+class Qmp:
+    """QEMU's machine protocol over its unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(10)
+        self._socket.connect(str(path))
+        self._lines = self._socket.makefile("rwb", buffering=0)
+
+    def __enter__(self) -> Qmp:
+        self._lines.readline()
+        self.ask("qmp_capabilities")
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._lines.close()
+        self._socket.close()
+
+    def ask(self, command: str, **arguments: Any) -> Any:
+        """Run one command and return its answer."""
+        self._lines.write(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
+        while True:
+            answer = json.loads(self._lines.readline())
+            assert "error" not in answer, answer
+            if "return" in answer:
+                return answer["return"]
+
+
 class Bay:
     """A place with one flash image where a board can be started again and again."""
 

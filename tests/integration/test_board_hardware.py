@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from board_launcher import PROMPT, Bay, Launched
+from board_launcher import PROMPT, Bay, Launched, Qmp
 
 from bench import images
 
@@ -304,6 +304,33 @@ def test_the_network_is_served_while_python_computes(qemu: Bay, echo_port: int) 
     )
     with qemu.boot() as board:
         assert board.run(connect + compute) == "1000"
+
+
+def test_a_soft_reset_with_an_open_connection_leaves_a_working_network(qemu: Bay, echo_port: int) -> None:
+    code = (
+        "import _board, socket\n_board.net_up()\ns = socket.socket()\n"
+        f"s.connect(('10.0.2.2', {echo_port}))\ns.send(b'again'); print(s.recv(5))"
+    )
+    with qemu.boot() as board:
+        for _life in range(8):  # more lives than lwIP has connections to lose
+            assert board.run(code) == "b'again'"
+            board.send(b"\x04")
+            board.until(b"soft reboot")
+            board.enter_raw_repl()
+
+
+def test_an_unplugged_link_shows_and_comes_back(qemu: Bay, echo_port: int) -> None:
+    connect = (
+        "import _board, socket\n_board.net_up()\ns = socket.socket()\ns.settimeout(5)\n"
+        f"s.connect(('10.0.2.2', {echo_port}))\nprint(_board.net_link())"
+    )
+    with qemu.boot("-qmp", f"unix:{qemu.folder}/qmp,server=on,wait=off") as board:
+        assert board.run(connect) == "True"
+        with Qmp(qemu.folder / "qmp") as qmp:
+            qmp.ask("set_link", name="n0", up=False)
+            assert board.run("s.send(b'lost?'); print(_board.net_link())") == "False"
+            qmp.ask("set_link", name="n0", up=True)
+        assert board.run("print(_board.net_link(), s.recv(5))") == "True b'lost?'"
 
 
 def test_with_icount_the_board_counts_its_instructions_repeatably(qemu: Bay) -> None:
