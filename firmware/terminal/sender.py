@@ -8,7 +8,7 @@ import asyncio
 from terminal.compat import const, ticks_add, ticks_diff, ticks_ms
 from terminal.mqtt import Full
 from terminal.session import ESTABLISHED
-from terminal.wire.errors import WireError
+from terminal.wire.errors import UNSOLICITED, WireError
 from terminal.wire.frames import RATE_LIMITED, is_hint
 
 _REPLY_TIMEOUT_MS = const(5000)  # doubled with every resend of that op
@@ -114,8 +114,12 @@ class Sender:
         if is_hint(frame):
             self._on_hint(frame)
             return
+        opener = self._session.opener
+        if opener is None:  # the broker kept it from before a restart: no key of this start can judge it
+            self._refuse(UNSOLICITED)
+            return
         try:
-            op_id, status, arg, order_number, total_minor, lsn, _ = self._session.opener.open(frame)
+            op_id, status, arg, order_number, total_minor, lsn, _ = opener.open(frame)
         except WireError as error:
             self._refuse(error.code)
             return
