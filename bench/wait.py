@@ -16,7 +16,7 @@ LOOK_EVERY_S = 0.05
 def until(
     look: Callable[[], T | None], what: str, deadline_s: float = 20.0, every_s: float = LOOK_EVERY_S
 ) -> T:
-    """Look again and again until there is something other than None or False.
+    """Look again and again until what is seen is true (not None, False, empty or 0), and return it.
 
     Raises: DeadlinePassed naming `what`.
     """
@@ -24,7 +24,7 @@ def until(
     pause = threading.Event()
     while True:
         seen = look()
-        if seen is not None and seen is not False:
+        if seen:
             return seen
         if time.monotonic() >= end:
             raise DeadlinePassed(f"not within {deadline_s:g} s: {what}")
