@@ -104,6 +104,8 @@ class Control:
     def link_up(self):
         self._backoff.reset()
         self._menu_backoff.reset()
+        if self._collecting is not None:  # the broker sends the chunks again, those there are ignored
+            self._client.subscribe((self._menu_filter,))
         self._link.set()
         self._wake.set()
 
