@@ -203,8 +203,9 @@ class OtaAgent:
         # -> as _take_offer. Raises OtaError, WireError.
         digest = hashlib.sha256(offer.manifest).digest()
         state = self.record.state
-        if state.state != states.CONFIRMED and digest == state.other_hash:
-            return None  # already on its way
+        under_way = state.state != states.CONFIRMED and digest == state.other_hash
+        if under_way and (self._staging is not None or self._stored_manifest(state) is not None):
+            return None
         manifest = await self._open_manifest(offer)
         states.judge(self.record.state, digest, manifest.version)
         board = self._board
@@ -294,16 +295,19 @@ class OtaAgent:
 
     def _resumed(self, state):
         # A download that a reboot interrupted.
-        slot = state.target()
-        try:
-            manifest = install.load_manifest(self._board.root, slot, state.other_hash)
-        except OSError:
-            manifest = None
+        manifest = self._stored_manifest(state)
         if manifest is None:
             raise OtaError(states.CANCELLED)  # cut before the manifest was stored: the server offers it again
-        staging = install.Staging(self._board.root, slot, manifest)
+        staging = install.Staging(self._board.root, state.target(), manifest)
         staging.resume()
         return staging
+
+    def _stored_manifest(self, state):
+        # -> the Manifest in the target slot if it is that of the bundle under way, else None.
+        try:
+            return install.load_manifest(self._board.root, state.target(), state.other_hash)
+        except OSError:
+            return None
 
     async def _is_whole(self):
         state = self.record.state
