@@ -17,7 +17,7 @@ from .errors import (
     WRONG_KEY,
     WireError,
 )
-from .fast import put_bytes, put_uint, reply_end, reply_numbers, same_tag
+from .fast import put_op, put_uint, reply_end, reply_numbers, same_tag
 from .rsa import sign_pss_steps, verify_pss_steps
 
 MAX_OP_FRAME_BYTES = 1024
@@ -209,12 +209,7 @@ class Sealer(_Mac):
             raise WireError(TOO_LARGE)
         self.sequence = sequence
         frame = bytearray(end + 34)
-        put_bytes(frame, 0, head)
-        pos = put_uint(frame, start, 2, payload)
-        frame[pos] = 0x82
-        put_bytes(frame, put_uint(frame, pos + 1, 0, sequence), op)
-        frame[end] = 0x58
-        frame[end + 1] = _TAG_BYTES
+        put_op(frame, head, payload, sequence, op)
         frame[end + 2 :] = self.tag(memoryview(frame)[start:end])
         return frame
 

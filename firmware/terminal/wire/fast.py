@@ -50,14 +50,50 @@ def put_uint(buf, pos: int, major: int, n: int) -> int:
 
 
 @micropython.viper
-def put_bytes(buf, pos: int, data) -> int:
-    # buf[pos:] = data without the copy of everything behind it that a slice assignment makes.
-    p = ptr8(buf)
-    d = ptr8(data)
-    size = int(len(data))
+def put_op(frame, head, payload: int, sequence: int, op) -> int:
+    # Lays out head, the payload's length, and the op-message; the tag's head follows. Returns where the
+    # message ends.
+    f = ptr8(frame)
+    h = ptr8(head)
+    size = int(len(head))
     for i in range(size):
-        p[pos + i] = d[i]
-    return pos + size
+        f[i] = h[i]
+    pos = int(put_uint(frame, size, 2, payload))
+    f[pos] = 0x82
+    pos = int(put_uint(frame, pos + 1, 0, sequence))
+    o = ptr8(op)
+    size = int(len(op))
+    for i in range(size):
+        f[pos + i] = o[i]
+    pos += size
+    f[pos] = 0x58
+    f[pos + 1] = 32
+    return pos
+
+
+@micropython.viper
+def put_order(out, op_id, table, lines) -> int:
+    # An order up to and including its lines; -1 if a line is out of range. out has 50 bytes and 32 for every
+    # line.
+    p = ptr8(out)
+    p[0] = 0x86
+    p[1] = 0x01
+    p[2] = 0x4C
+    o = ptr8(op_id)
+    for i in range(12):
+        p[3 + i] = o[i]
+    size = int(len(table))
+    pos = int(put_uint(out, 15, 3, size))
+    t = ptr8(table)
+    for i in range(size):
+        p[pos + i] = t[i]
+    count = int(len(lines))
+    pos = int(put_uint(out, pos + size, 4, count))
+    for i in range(count):
+        pos = int(put_line(out, pos, lines[i]))
+        if pos < 0:
+            return -1
+    return pos
 
 
 @micropython.viper

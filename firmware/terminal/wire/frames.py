@@ -19,7 +19,7 @@ from .cbor import (
 from .cbor import put_uint as put_any_uint
 from .cose import sign1_parse
 from .errors import OUT_OF_RANGE, WRONG_TYPE, WireError
-from .fast import put_bytes, put_line, put_uint
+from .fast import put_order, put_uint
 
 MAX_BEACON_BYTES = 2048
 MAX_HELLO_BYTES = 1024
@@ -252,15 +252,10 @@ def encode_order(op_id, table, lines, menu_version, total_minor):
     table = table.encode()
     if count < 1 or count > 32 or len(table) > 32 or len(op_id) != 12:
         raise WireError(OUT_OF_RANGE)
-    out = bytearray(64 + 32 * count)
-    put_bytes(out, 0, b"\x86\x01\x4c")
-    put_bytes(out, 3, op_id)
-    pos = put_bytes(out, put_uint(out, 15, 3, len(table)), table)
-    pos = put_uint(out, pos, 4, count)
-    for line in lines:
-        pos = put_line(out, pos, line)
-        if pos < 0:
-            raise WireError(OUT_OF_RANGE)
+    out = bytearray(60 + 32 * count)
+    pos = put_order(out, op_id, table, lines)
+    if pos < 0:
+        raise WireError(OUT_OF_RANGE)
     for number in (menu_version, total_minor):
         if 0 <= number < 0x40000000:
             pos = put_uint(out, pos, 0, number)
@@ -268,7 +263,7 @@ def encode_order(op_id, table, lines, menu_version, total_minor):
             pos = put_any_uint(out, pos, 0, number)
         else:
             raise WireError(OUT_OF_RANGE)
-    return bytes(memoryview(out)[:pos])
+    return bytes(out[:pos])
 
 
 def encode_presence(online, running, menu_version, pending):
