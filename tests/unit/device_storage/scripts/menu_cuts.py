@@ -70,7 +70,7 @@ cuts = 0
 seen = {1: 0, 2: 0}
 stride = int(sys.argv[3])
 last = golden.steps - first
-for step in list(range(1, last, stride)) + [last]:
+for step in [*range(1, last, stride), last]:
     keep, seed = TEARS[cuts % len(TEARS)]
     nor = Nor(SECTORS * 4096, base.data)
     menus = mounted(nor)

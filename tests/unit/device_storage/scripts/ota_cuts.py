@@ -1,5 +1,5 @@
-# Runs on MicroPython: a whole update, from the offer to the confirmation, on real littlefs2 over the NOR model;
-# the power fails at every n-th flash step, and again somewhere in the recovery.
+# Runs on MicroPython: a whole update, from the offer to the confirmation, on real littlefs2 over the NOR
+# model; the power fails at every n-th flash step, and again somewhere in the recovery.
 # Arguments: firmware directory, folder with old.offer, old.bin, new.offer, new.bin, stride, first step.
 #
 # Signatures are taken as good here (they have their own tests); hashes, states and files are the real thing.
@@ -82,7 +82,8 @@ class Rebooted(BaseException):
 
 
 def life(nor, bundle):
-    # One boot: what the loader chose runs, takes the bundle if it does not run it yet, confirms it if on trial.
+    # One boot: what the loader chose runs, takes the bundle if it does not run it yet, confirms it if it is
+    # on trial.
     # -> (slot, True if the bundle is confirmed and running)
     board = Board(nor)
     try:
@@ -138,7 +139,7 @@ def update(nor, bundle, lives):
     for n in range(lives):
         if life(nor, bundle)[1]:
             return n
-    assert False, "the update does not converge"
+    raise AssertionError("the update does not converge")
 
 
 def state_of(nor):

@@ -61,7 +61,7 @@ def journal(stride):
         nor.cut_at(step, keep, seed)
         try:
             play(nor, promised, finished)
-            assert False, "the power never failed"
+            raise AssertionError("the power never failed")
         except PowerCut:
             cuts += 1
         nor.cut_at(0)
