@@ -70,7 +70,9 @@ cuts = 0
 seen = {1: 0, 2: 0}
 stride = int(sys.argv[3])
 last = golden.steps - first
-for step in [*range(1, last, stride), last]:
+steps = list(range(1, last, stride))
+steps.append(last)
+for step in steps:
     keep, seed = TEARS[cuts % len(TEARS)]
     nor = Nor(SECTORS * 4096, base.data)
     menus = mounted(nor)
