@@ -24,6 +24,10 @@ class HostBoard:
         self.random = entropy
         self._options = options or {}
         self._boots = 1
+        # What the loader says about the application it starts; there is none here.
+        self.image_version = 0
+        self.on_trial = False
+        self.update_pending = False
 
     def region(self, name):
         return self.nor.region(*regions.find(name))

@@ -40,6 +40,7 @@ def main(board):
     slot, state = choose(board, VERSION)
     board.image_version = VERSION
     board.on_trial = state.state == states.TRIAL
+    board.update_pending = state.state != states.CONFIRMED or state.reason != states.NONE
     if state.reason:
         print(f"[loader] {states.NAMES[state.state]}: {states.REASONS[state.reason]}")
     path = None if slot == FACTORY else install.app_path(board.root, slot)

@@ -17,6 +17,9 @@ reset_cause = _board.reset_cause
 
 root = ""  # littlefs is mounted at /
 mounted = []  # the file system once it is there
+image_version = 0  # set by the loader: release number of this image
+on_trial = False  # set by the loader: the application has to prove itself
+update_pending = False  # set by the loader: an update is under way, or there is something to report
 _FAT_SIGNATURE = b"\x55\xaa"
 
 
