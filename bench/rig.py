@@ -13,7 +13,7 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -137,11 +137,11 @@ class Rig:
         """The first terminal's board."""
         return self.terminal.board
 
-    def terminal_number(self, number: int) -> Terminal:
-        """The n-th terminal (from 1), made on first use."""
+    def terminal_number(self, number: int, icount_shift: int | None = None) -> Terminal:
+        """The n-th terminal (from 1), made on first use; `icount_shift` gives it exact virtual time (QEMU)."""
         who = provision.identity(number, self.options.site, self.options.table if number == 1 else None)
         if who.device not in self._terminals:
-            board = self.bare_board(who.device)
+            board = self.bare_board(who.device, icount_shift)
             self.adopt(board, who)
             self._terminals[who.device] = Terminal(board)
         return self._terminals[who.device]
@@ -166,9 +166,12 @@ class Rig:
         except LoginRefused:
             return False
 
-    def bare_board(self, name: str) -> Board:
+    def bare_board(self, name: str, icount_shift: int | None = None) -> Board:
         """A board that nobody has provisioned, off."""
-        board = catalogue.make(self.options.board, self.firmware, name, self.folder)
+        request = self.options.board
+        if icount_shift is not None:
+            request = replace(request, icount_shift=icount_shift)
+        board = catalogue.make(request, self.firmware, name, self.folder)
         self._stack.callback(board.close)
         return board
 

@@ -270,7 +270,7 @@ def power_cut_while_offline_keeps_the_queue(rig: Rig) -> None:
     ops = [terminal.queue() for _ in range(4)]
     terminal.boot()
     pending = terminal.rpc("orders")["pending"]
-    # Ops answered just before may be back too: their "done" notes reach flash lazily, which costs a resend only.
+    # Ops answered just before may be back too: "done" notes reach flash lazily, which costs a resend only.
     check(pending[-len(ops) :] == ops, f"queued {ops}, after the cut {pending}")
     link.clear()
     answered(terminal, ops)
