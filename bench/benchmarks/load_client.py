@@ -202,6 +202,7 @@ class SoftTerminal:
         self.bad_replies = 0
         self.retained: dict[str, bytes] = {}
         self.on_reply: Callable[[Reply], None] | None = None
+        self.on_other: Callable[[str, bytes], None] | None = None
 
     @classmethod
     def from_pem(
@@ -212,14 +213,31 @@ class SoftTerminal:
         assert isinstance(key, RSAPrivateKey)
         return cls(site, device, table, password, key, root_spki)
 
+    @property
+    def beacon(self) -> Beacon | None:
+        """The newest certified beacon."""
+        return self._beacon[1] if self._beacon is not None else None
+
+    @property
+    def server_key(self) -> VerifyKey | None:
+        """The server-sign key that beacon certifies."""
+        return self._beacon[2] if self._beacon is not None else None
+
     async def connect(self, host: str, port: int, *, clean: bool = True, keep_alive_s: int = 60) -> None:
         """Log in and subscribe. Raises: LinkError, OSError."""
+        self.vanish()
         self.link = MqttLink(self.device, self._password, self._message)
         await self.link.open(host, port, clean=clean, keep_alive_s=keep_alive_s)
         for topic_filter in (f"d/{self.site}/{self.device}/#", f"s/{self.site}/#"):
             granted = await self.link.subscribe(topic_filter)
             if granted > 1:
                 raise LinkError(f"{topic_filter} was refused")
+
+    def vanish(self) -> None:
+        """Drop the connection, if there is one, without a word."""
+        if self.link is not None:
+            self.link.abort()
+            self.link = None
 
     async def hello(self, deadline_s: float = 10.0) -> Accept:
         """Wait for a beacon, shake hands and check the Accept. Raises: LinkError when refused, Refusal,
@@ -315,6 +333,8 @@ class SoftTerminal:
             beacon, server = Beacon.open(payload, self._root, self.site)
             self._beacon = (payload, beacon, server)
             self._beacon_seen.set()
+        elif self.on_other is not None and topic.startswith("d/"):
+            self.on_other(topic, payload)
         if topic.startswith("s/"):
             self.retained[topic] = payload
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -60,7 +61,8 @@ class DeviceBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
         max_packet_bytes: int = 4096,
         max_connections: int = 4096,
     ) -> None:
-        logging.getLogger("amqtt").setLevel(logging.ERROR)
+        logging.getLogger("amqtt").setLevel(logging.CRITICAL)  # what matters arrives as an exception
+        logging.getLogger("transitions").setLevel(logging.ERROR)
         super().__init__({"listeners": {LISTENER: {"type": "tcp", "bind": f"{host}:{port}"}}, "plugins": {}})
         self.site = site
         self.max_packet_bytes = max_packet_bytes
@@ -84,7 +86,7 @@ class DeviceBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
             await super().start()
         except BrokerError as error:
             cause = error.__cause__
-            reason = cause.strerror or str(cause) if isinstance(cause, OSError) else str(error)
+            reason = os.strerror(cause.errno) if isinstance(cause, OSError) and cause.errno else str(error)
             raise ListenError(
                 f"cannot listen on {self._host}:{self._port} ({reason}); choose another address with --mqtt "
                 f"HOST:PORT, "

@@ -89,7 +89,7 @@ class Connection:
             if not data:
                 return None
             if not self._greeted and data[0] != CONNECT << 4:
-                raise ProtocolViolation("mqtt_no_connect")  # not MQTT: do not wait for the length it seems to name
+                raise ProtocolViolation("mqtt_no_connect")  # do not wait for the length it seems to name
             self._greeted = True
             packets = self._splitter.feed(data)
         wish = await handshake.read_connect(*packets[0])

@@ -19,6 +19,7 @@ PASSWORD = "pw"
 KEYS = Path(__file__).resolve().parents[2] / "fixtures" / "keys"
 ROOT_SPKI = (KEYS / "root.pub.der").read_bytes()
 SEEN_WITHIN_S = 5.0
+_made: list[SoftTerminal] = []
 
 
 @contextmanager
@@ -52,7 +53,9 @@ def prepare_state(folder: Path, *options: str) -> Path:
 def terminal(number: int = 1) -> SoftTerminal:
     """The software terminal with a fixture key."""
     name = f"t-000{number}"
-    return SoftTerminal.from_pem(SITE, name, str(number), PASSWORD, KEYS / f"{name}.pem", ROOT_SPKI)
+    made = SoftTerminal.from_pem(SITE, name, str(number), PASSWORD, KEYS / f"{name}.pem", ROOT_SPKI)
+    _made.append(made)
+    return made
 
 
 async def online(server: BenchServer, number: int = 1, *, clean: bool = True) -> SoftTerminal:
@@ -65,8 +68,17 @@ async def online(server: BenchServer, number: int = 1, *, clean: bool = True) ->
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:
-    """Run a scenario to its end."""
-    asyncio.run(asyncio.wait_for(scenario, 60))
+    """Run a scenario to its end, then close what it left open."""
+
+    async def whole() -> None:
+        try:
+            await asyncio.wait_for(scenario, 60)
+        finally:
+            while _made:
+                _made.pop().vanish()
+            await asyncio.sleep(0.01)
+
+    asyncio.run(whole())
 
 
 def eventually(condition: Callable[[], bool], what: str) -> None:
