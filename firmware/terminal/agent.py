@@ -15,7 +15,7 @@
 #   sleep {ms}
 import asyncio
 import binascii
-import gc
+import os
 
 from terminal.compat import const, sleep_ms, ticks_diff, ticks_us
 from terminal.wire.frames import COMMITTED, encode_order
@@ -197,7 +197,7 @@ class Run:
         sender.on_final = self._on_final
         sender.credit = self._window if not self._rate else before[1]
         sender.use(outbox)
-        gc.collect()
+        app.settle()  # as every idle moment after start does
         start = _counters(app.board)
         try:
             if self._rate:

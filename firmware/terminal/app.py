@@ -3,12 +3,11 @@
 # Order of things: what is in flash first (identity, counters, outbox, menu), so that a guest can order
 # without any network; then the link. Messages are handled where they arrive; the tasks below only wait.
 import asyncio
-import gc
 
+from terminal import heap, regions
 from terminal import identity as provisioning
-from terminal import regions
 from terminal.compat import const, sleep_ms, ticks_diff, ticks_ms
-from terminal.console import Console, Stop, emit, heap_figures, python_name
+from terminal.console import Console, Stop, emit, python_name
 from terminal.control import Control
 from terminal.counters import Counters
 from terminal.flashlog import StorageError
@@ -68,6 +67,8 @@ class Terminal:
         self.session = Session(self.identity, root, self.counters, board.random, VERSION)
         self.ui = Ui(self.menu, self.identity.table)
         self.changed = asyncio.Event()  # link, menu or an order changed: for those who wait for a state
+        self._plug = None
+        self._settled = False
         self._queued_at = {}  # op id -> ticks, of ops the guest watches
         self._connect_parts()
 
@@ -167,9 +168,16 @@ class Terminal:
                     self.outbox.flush()
                     self.outbox.tidy()
                     self.counters.tidy()
-                    gc.collect()
+                    if not self._settled:
+                        self.settle()
             else:
                 quiet = 0
+
+    # Long-lived objects were made (start, session, menu): puts the heap in order again.
+    def settle(self):
+        self._plug = None
+        self._plug = heap.plug()
+        self._settled = True
 
     # ------------------------------------------------------------------ messages
 
@@ -204,6 +212,7 @@ class Terminal:
 
     def _on_session(self, duration_ms):
         accept = self.session.accept
+        self._settled = False
         self.ui.table = accept.table
         instret = self.control.costs["hello"] + self.control.costs["accept"]
         self.emit("session", {"sid": _hex(accept.sid), "ms": duration_ms, "instret": instret})
@@ -215,6 +224,7 @@ class Terminal:
 
     def _on_menu(self):
         self.ui.on_menu()
+        self._settled = False
         self.changed.set()
         self.emit("menu", {"version": self.menu.current().version})
         if self.ui.online:
@@ -301,7 +311,7 @@ def main(board, slot="factory"):
         boot["boots"] = app.boots
     except (AppError, StorageError) as refusal:
         error = refusal
-    boot["heap_free"] = heap_figures()["free"]
+    boot["heap_free"] = heap.figures()["free"]
     emit("boot", boot)
     if error is not None:
         emit("error", {"code": error.code, "text": error.text})

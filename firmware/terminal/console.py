@@ -7,7 +7,7 @@
 #   heap                            free, used, largest block (bytes), after a collection
 #   stats                           counters of link, sender, session, outbox, flash
 #   screen                          what the guest sees
-#   menu {find?}                    items [id, name, price] that fit the words
+#   menu {find?, first?, count?}    items [id, name, price] that fit the words, or all; so many from there on
 #   order {lines, table?, menu?, total?}   lines [[item id or words, quantity, [modifier id or words]]] ->
 # op, total add {item, quantity?, modifiers?}  remove {index}  clear  submit    the basket
 #   orders                          ops still in the outbox
@@ -17,11 +17,10 @@
 # case) and, in a bench image, what agent.py adds. Events are lines `@<name> {...}`: boot, ready, online,
 # offline, session, menu, queued, reply, ota, error.
 import asyncio
-import gc
 import json
 import sys
 
-from terminal import orderwords
+from terminal import heap, orderwords
 from terminal.compat import const, sleep_ms, ticks_diff, ticks_ms
 from terminal.flashlog import StorageError
 from terminal.stdio import LineReader
@@ -150,12 +149,19 @@ class Console:
             answer = _failure(error.code, error.text)
         except WireError as error:
             answer = _failure(error.code, "the terminal refused it")
+        except MemoryError:
+            answer = _failure("NO_MEMORY", "there is not enough memory for this now")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             answer = _failure("BAD_ARGUMENT", f"{type(error).__name__}: {error}")
         self._answer(number, answer)
 
+    # An answer too large for the memory at hand becomes a refusal; it never stops the terminal.
     def _answer(self, number, answer):
-        self._write("=" + number + " " + json.dumps(answer))
+        try:
+            text = json.dumps(answer)
+        except MemoryError:
+            text = json.dumps(_failure("NO_MEMORY", "the answer does not fit the memory at hand: ask for less"))
+        self._write("=" + number + " " + text)
 
     def _human(self, line):
         word, _, rest = line.partition(" ")
@@ -202,7 +208,7 @@ class Console:
         return info
 
     def _heap(self, request):
-        return heap_figures()
+        return heap.figures()
 
     def _stats(self, request):
         stats = {"flash": self.board.stats()}
@@ -235,8 +241,11 @@ class Console:
         return {"screen": self.app.ui.screen()}
 
     def _menu(self, request):
-        items = self.app.menu.find(request.get("find", ""), 100)
-        return {"items": [[item.id, item.name, item.price] for item in items]}
+        words = request.get("find")
+        first = request.get("first", 0)
+        last = first + request.get("count", 100)
+        items = self.app.menu.find(words, 100) if words else self.app.menu.items()
+        return {"items": [[i.id, i.name, i.price] for row, i in enumerate(items) if first <= row < last]}
 
     def _order(self, request):
         lines = [self._line(*line) for line in request["lines"]]
@@ -396,7 +405,7 @@ class Console:
         self._write(
             f"menu {info.version if info else 'none'}, {len(app.outbox)} orders waiting for their answer"
         )
-        self._write(f"firmware {version_text(VERSION)} from {app.slot}, {heap_figures()['free']} bytes free")
+        self._write(f"firmware {version_text(VERSION)} from {app.slot}, {heap.figures()['free']} bytes free")
         if app.ui.notice:
             self._write(app.ui.notice)
 
@@ -419,28 +428,6 @@ _CONDITIONS = {
     "idle": lambda app: len(app.outbox) == 0,
     "menu": lambda app: app.menu.current() is not None,
 }
-
-
-# Bytes of the heap after a collection; largest: the longest block one allocation can get, 0 where unknown.
-def heap_figures():
-    gc.collect()
-    if not hasattr(gc, "mem_free"):  # CPython
-        return {"free": 0, "used": 0, "largest": 0}
-    free, used = gc.mem_free(), gc.mem_alloc()
-    return {"free": free, "used": used, "largest": _largest_block(free)}
-
-
-def _largest_block(free):
-    low, high = 0, free
-    while high - low > 64:
-        size = (low + high) // 2
-        try:
-            bytearray(size)
-            low = size
-        except MemoryError:
-            high = size
-        gc.collect()
-    return low
 
 
 def _failure(code, text):

@@ -159,15 +159,21 @@ class Protocol:
             self._packet_id = packet_id - 1
             packet_id = self._next_id()
         size = len(topic) + len(payload) + 4
-        if 127 < size < 16384 and not retain:
-            # The usual op in one call: fixed header, two length bytes, topic, packet id, payload.
+        if size < 16384 and not retain:
+            # The usual op in one call: fixed header, one or two length bytes, topic, packet id, payload.
             form = self._formats.get(size)
             if form is None or form[0] != len(topic):
                 if len(self._formats) > 15:
                     self._formats.clear()
-                form = (len(topic), f">BBBH{len(topic)}sH{len(payload)}s")
+                lengths = "B" if size > 127 else ""
+                form = (len(topic), f">B{lengths}BH{len(topic)}sH{len(payload)}s")
                 self._formats[size] = form
-            packet = pack(form[1], 0x32, size & 127 | 128, size >> 7, len(topic), topic, packet_id, payload)
+            if size > 127:
+                packet = pack(
+                    form[1], 0x32, size & 127 | 128, size >> 7, len(topic), topic, packet_id, payload
+                )
+            else:
+                packet = pack(form[1], 0x32, size, len(topic), topic, packet_id, payload)
         else:
             packet = packets.publish(packet_id, topic, payload, retain)
         end = self._tx_tail + len(packet)
@@ -176,7 +182,8 @@ class Protocol:
                 raise MqttError(TOO_LARGE, f"a message of {len(packet)} bytes does not fit")
             self._make_room(len(packet), self._tx_limit)
             end = self._tx_tail + len(packet)
-        self._tx[self._tx_tail : end] = packet
+        # Through a view of exactly this length: assigning to a slice of _tx would move all that is behind it.
+        self._tx_view[self._tx_tail : end][:] = packet
         self._tx_tail = end
         self.inflight[packet_id] = packet
         self._packet_id = packet_id
@@ -208,7 +215,7 @@ class Protocol:
         if self._tx_tail + len(packet) > len(self._tx):
             self._make_room(len(packet), len(self._tx))
         end = self._tx_tail + len(packet)
-        self._tx[self._tx_tail : end] = packet
+        self._tx_view[self._tx_tail : end][:] = packet
         self._tx_tail = end
 
     def _make_room(self, size, limit):
