@@ -65,6 +65,7 @@ class Control:
         self._menu_tried = False
         self._collecting = None  # (version, count) of the menu being fetched, count 0 before the first chunk
         self._complete = asyncio.Event()
+        self._failure = None  # the first thing that went wrong with the menu being fetched
 
     # ------------------------------------------------------------------ what arrives
 
@@ -96,8 +97,9 @@ class Control:
                 self._complete.set()
         except WireError as error:
             self._refuse(error)
-        except StorageError as error:  # the download is over; finish_steps says so
-            self._refuse(error)
+        except StorageError as error:  # the download is over
+            if self._failure is None:
+                self._failure = error
             self._complete.set()
 
     # The link to the broker is up: whatever was waiting for a better moment may try at once.
@@ -236,12 +238,15 @@ class Control:
 
     async def _fetch_menu(self):
         self._complete.clear()
+        self._failure = None
         self._menu_tried = True
         self._collecting = (self._session.site.menu_version, 0)
         try:
             self._client.subscribe((self._menu_filter,))
             self._client.flush()
             await asyncio.wait_for(self._complete.wait(), _MENU_TIMEOUT_MS / 1000)
+            if self._failure is not None:
+                raise self._failure
             await self._compute("menu", self._menu.finish_steps())
             self._menu_backoff.reset()
             self._on_menu()
