@@ -141,8 +141,9 @@ class Ring:
         buf[1] = (b - 4) & 255
         buf[2] = kind
         buf[3] = 0
-        buf[4:a] = first
-        buf[a:b] = second
+        # Through views of exactly the length: assigning to a slice of buf would move all that is behind it.
+        self._view[4:a][:] = first
+        self._view[a:b][:] = second
         struct.pack_into(">I", buf, b, crc32(self._view[:b]))
         return self._program(b + 4)
 
