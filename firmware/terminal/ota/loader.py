@@ -32,8 +32,11 @@ def choose(board, image_version):
 
 def main(board):
     # Choose and run; returns only if the application does.
-    if not board.mounted:
-        print("[loader] no littlefs: the terminal does not start on this file system")
+    try:
+        if not board.mounted:
+            board.mount()
+    except OSError as error:
+        print("[loader] the terminal does not start on this file system:", error)
         return
     from terminal.version import VERSION
 
