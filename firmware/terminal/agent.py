@@ -15,7 +15,6 @@
 #   sleep {ms}
 import asyncio
 import binascii
-import os
 
 from terminal.compat import const, sleep_ms, ticks_diff, ticks_us
 from terminal.wire.frames import COMMITTED, encode_order
@@ -23,8 +22,8 @@ from terminal.wire.frames import COMMITTED, encode_order
 # Orders of ordinary size from the demo menu, by number of lines.
 _ORDERS = {
     1: [[1, 2, []]],
-    3: [[1, 2, []], [3, 1, [101]], [14, 1, []]],
-    6: [[1, 2, []], [3, 1, [101]], [14, 1, []], [4, 1, []], [9, 2, []], [10, 1, []]],
+    3: [[1, 2, []], [3, 1, [101]], [20, 1, []]],
+    6: [[1, 2, []], [3, 1, [101]], [20, 1, []], [4, 1, []], [30, 2, []], [31, 1, []]],
 }
 _TIMEOUT_MS = const(120000)
 

@@ -14,6 +14,7 @@ from terminal.flashlog import StorageError
 from terminal.link import Backoff
 from terminal.menu import MenuStore
 from terminal.mqtt import Client, Full
+from terminal.ota.hook import Updates
 from terminal.outbox import Outbox
 from terminal.sender import Sender
 from terminal.session import ESTABLISHED, Session
@@ -33,6 +34,11 @@ except ImportError:  # an image without a frozen root: the provisioning record's
 _WATCHDOG_MS = const(8000)
 _FEED_MS = const(1000)
 _KEEPALIVE_S = const(15)
+
+
+# What the loader tells the application through the board object; a terminal that was started without it is
+# neither on trial nor in the middle of an update.
+_WITHOUT_LOADER = (("image_version", VERSION), ("on_trial", False), ("update_pending", False))
 
 
 class AppError(Exception):
@@ -60,6 +66,9 @@ class Terminal:
                 "NOT_PROVISIONED", "no valid provisioning record in flash: write one with the bench"
             ) from None
         root = root_key(self.identity, ROOT_SPKI)
+        for name, value in _WITHOUT_LOADER:
+            if not hasattr(board, name):
+                setattr(board, name, value)
         self.counters = Counters(board.region(regions.COUNTERS))
         self.boots = self.counters.boot()
         self.outbox = Outbox(board.region(regions.JOURNAL), self.boots)
@@ -70,9 +79,10 @@ class Terminal:
         self._plug = None
         self._settled = False
         self._queued_at = {}  # op id -> ticks, of ops the guest watches
-        self._connect_parts()
+        self.faults = {}  # exception name -> messages that were dropped because their handler failed
+        self._connect_parts(root)
 
-    def _connect_parts(self):
+    def _connect_parts(self, root):
         site = self.identity.site.encode()
         device = self.identity.device.encode()
         up = b"o/" + site + b"/" + device
@@ -110,6 +120,17 @@ class Terminal:
             self._on_menu,
             self.board.instret,
         )
+        self._update_prefix = up + b"/ota/"
+        self.updates = Updates(
+            self.board,
+            root,
+            self.identity.site,
+            self.slot,
+            VERSION,
+            self._send_update,
+            lambda event: self.emit("ota", event),
+            self._restart,
+        )
         self.client.on_up = self._on_up
         self.client.on_down = self._on_down
         self.client.on_batch = self.sender.pump
@@ -117,6 +138,8 @@ class Terminal:
             down + b"/reply": self.sender.on_reply,
             down + b"/hello": self.control.on_hello_answer,
             beacon: self.control.on_beacon,
+            down + b"/ota/offer": self.updates.on_offer,
+            down + b"/ota/chunk": self.updates.on_chunk,
         }
 
     # ------------------------------------------------------------------ life
@@ -126,10 +149,7 @@ class Terminal:
         self._start_watchdog()
         await self.board.network_up()
         self.sender.restart(1)
-        tasks = [
-            asyncio.create_task(self._guard(part))
-            for part in (self.client.run(), self.control.run(), self.sender.run(), self._housekeeping())
-        ]
+        tasks = [asyncio.create_task(self._guard(part)) for part in self._parts()]
         self.emit("ready", {})
         try:
             await asyncio.gather(*tasks)
@@ -137,6 +157,10 @@ class Terminal:
             for task in tasks:
                 task.cancel()
             self.outbox.flush()
+
+    def _parts(self):
+        parts = (self.client, self.control, self.sender, self.updates)
+        return [part.run() for part in parts] + [self._housekeeping()]
 
     # A part that ends with an error ends the terminal: the watchdog or the loader starts it again, and the
     # console has said why.
@@ -181,20 +205,28 @@ class Terminal:
 
     # ------------------------------------------------------------------ messages
 
+    # A handler that fails costs the message it was given, not the terminal: whoever can send messages must
+    # not be able to stop it.
     def _on_message(self, topic, payload):
-        route = self.routes.get(topic)
-        if route is not None:
-            route(payload)
-        elif topic.startswith(self._menu_prefix):
-            self.control.on_menu_chunk(payload)
-        if self.on_downlink is not None:
-            self.on_downlink(topic, payload)
+        try:
+            route = self.routes.get(topic)
+            if route is not None:
+                route(payload)
+            elif topic.startswith(self._menu_prefix):
+                self.control.on_menu_chunk(payload)
+            if self.on_downlink is not None:
+                self.on_downlink(topic, payload)
+        except Exception as error:  # noqa: BLE001 - whatever it was, it cost one message and is counted
+            name = type(error).__name__
+            self.faults[name] = self.faults.get(name, 0) + 1
+            self.emit("error", {"code": "HANDLER_FAULT", "text": f"{name}: {error}"})
 
     def _on_up(self, session_present):
         if self.session.state == ESTABLISHED:
             self._is_online()
             self.sender.reconnected()
         self.control.link_up()
+        self.updates.link_up()
 
     def _on_down(self, code, text):
         if self.ui.online:
@@ -218,6 +250,7 @@ class Terminal:
         self.emit("session", {"sid": _hex(accept.sid), "ms": duration_ms, "instret": instret})
         self._is_online()
         self.sender.restart(accept.window)
+        self.updates.prove()
 
     def _on_rekey(self):
         self.control.rekey()
@@ -229,6 +262,21 @@ class Terminal:
         self.emit("menu", {"version": self.menu.current().version})
         if self.ui.online:
             self._publish_presence()
+
+    # -> True when the message is on its way.
+    def _send_update(self, kind, payload):
+        if not self.client.online:
+            return False
+        try:
+            self.client.publish(self._update_prefix + kind.encode(), payload)
+        except Full:
+            return False
+        self.client.flush()
+        return True
+
+    def _restart(self):
+        self.outbox.flush()
+        self.board.reset()
 
     def _publish_presence(self):
         info = self.menu.current()
@@ -310,6 +358,8 @@ def main(board, slot="factory"):
         boot["device"] = app.identity.device
         boot["boots"] = app.boots
     except (AppError, StorageError) as refusal:
+        if getattr(board, "on_trial", False):
+            raise  # the loader counts the try and goes back to what worked
         error = refusal
     boot["heap_free"] = heap.figures()["free"]
     emit("boot", boot)

@@ -160,7 +160,9 @@ class Console:
         try:
             text = json.dumps(answer)
         except MemoryError:
-            text = json.dumps(_failure("NO_MEMORY", "the answer does not fit the memory at hand: ask for less"))
+            text = json.dumps(
+                _failure("NO_MEMORY", "the answer does not fit the memory at hand: ask for less")
+            )
         self._write("=" + number + " " + text)
 
     def _human(self, line):

@@ -40,7 +40,7 @@ class Sender:
         self._tries = {}  # op id -> resends so far, only for ops that were resent
         self._paused_until = None  # RATE_LIMITED
         self._timer = asyncio.Event()
-        self._timer_asleep = False
+        self._alarm = None  # when run() wakes (ticks), None while it sleeps until it is woken
 
     # An op that was just journaled.
     def add(self, op_id, op):
@@ -106,7 +106,8 @@ class Sender:
                 break
             queue.pop(0)
             waiting[op_id] = due
-        if self._timer_asleep and waiting:
+        alarm = self._alarm
+        if waiting and (alarm is None or ticks_diff(due, alarm) < 0):
             self._timer.set()
 
     # A message on the reply topic.
@@ -161,10 +162,10 @@ class Sender:
             self._timer.clear()
             wait_ms = self._next_deadline_ms()
             if wait_ms is None:
-                self._timer_asleep = True
+                self._alarm = None
                 await self._timer.wait()
-                self._timer_asleep = False
                 continue
+            self._alarm = ticks_add(ticks_ms(), wait_ms)
             try:
                 await asyncio.wait_for(self._timer.wait(), wait_ms / 1000)
             except asyncio.TimeoutError:  # noqa: UP041 - MicroPython has no built-in of that name
