@@ -125,6 +125,9 @@ def change_device(
         )
         if state is not DeviceState.ACTIVE or moved:
             connection.execute(delete(session).where(session.c.site == site_name, session.c.device == name))
+            connection.execute(
+                update(device).where(here).values(accept=None)
+            )  # its Hello is not answered again
     return before
 
 

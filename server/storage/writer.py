@@ -15,6 +15,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -161,7 +162,7 @@ class Writer:
             for entry in batch:
                 self._apply(connection, entry)
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the owners learn it and the thread goes on
             self._abandon(connection, batch, error)
         self.stats.jobs += len(batch)
         self.stats.batches += 1
@@ -188,19 +189,24 @@ class Writer:
             self.stats.failed_jobs += 1
         connection.execute("RELEASE job")
 
-    def _abandon(self, connection: sqlite3.Connection, batch: list[_Entry], error: sqlite3.Error) -> None:
+    def _abandon(self, connection: sqlite3.Connection, batch: list[_Entry], error: Exception) -> None:
         """Nothing of the batch is stored; every owner learns that, and no answer leaves."""
         self.stats.failed_batches += 1
         self._revision = -1
         if connection.in_transaction:
-            connection.execute("ROLLBACK")
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
         path = self._database.path
         if isinstance(error, sqlite3.OperationalError):
             shown = StorageError(
                 f"the database {path} refused a commit ({error}); check disk space and the file system"
             )
-        else:
+        elif isinstance(error, sqlite3.DatabaseError):
             shown = damaged(path, str(error))
+        else:
+            shown = StorageError(
+                f"a batch for {path} was given up because of a defect ({error!r}); report it"
+            )
         for entry in batch:
             entry.outcome = Outcome(error=shown)
 

@@ -42,24 +42,36 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepare_state(tmp_path_factory.mktemp("template"))
 
 
+@pytest.fixture(scope="module")
+def server(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BenchServer]:
+    """One server for the tests that only add to its books."""
+    with a_server(template, tmp_path_factory.mktemp("shared")) as running:
+        yield running
+
+
 @pytest.fixture
-def server(template: Path, tmp_path: Path) -> Iterator[BenchServer]:
+def own_server(template: Path, tmp_path: Path) -> Iterator[BenchServer]:
     with a_server(template, tmp_path) as running:
         yield running
 
 
-def hint_of(frame: bytes) -> int:
-    """The status of a hint."""
-    return Hint.decode(frame).status
+def newest_order(server: BenchServer) -> int:
+    """The highest order number so far."""
+    return server.ledger.order_count(SITE)
 
 
 def test_an_order_is_committed_answered_and_acknowledged(server: BenchServer) -> None:
     async def scenario() -> None:
+        before = newest_order(server)
         guest = await online(server)
         assert guest.link is not None
         reply = await guest.order(guest.make_op(COFFEE, COFFEE_MINOR))
-        assert (reply.status, reply.order_number, reply.total_minor) == (Status.COMMITTED, 1, COFFEE_MINOR)
-        (order,) = server.ledger.orders(SITE)
+        assert (reply.status, reply.order_number, reply.total_minor) == (
+            Status.COMMITTED,
+            before + 1,
+            COFFEE_MINOR,
+        )
+        (order,) = server.ledger.orders(SITE, after=before)
         assert (order.device, order.table, order.lsn) == ("t-0001", "1", reply.lsn)
         link = guest.link
         await soon(lambda: not link.unacked, "everything is acknowledged")
@@ -69,6 +81,7 @@ def test_an_order_is_committed_answered_and_acknowledged(server: BenchServer) ->
 
 def test_a_duplicate_is_answered_again_and_has_one_effect(server: BenchServer) -> None:
     async def scenario() -> None:
+        before = newest_order(server)
         guest = await online(server)
         op = guest.make_op(COFFEE, COFFEE_MINOR)
         frame = guest.seal(op.encode())
@@ -77,18 +90,18 @@ def test_a_duplicate_is_answered_again_and_has_one_effect(server: BenchServer) -
         assert await guest.order(op) == first, "a new transmission"
         other = await guest.order(guest.make_op((Line(ESPRESSO, 1),), ESPRESSO_MINOR, op_id=op.op_id))
         assert (other.status, other.arg) == (Status.REJECTED, RejectCode.BODY_MISMATCH)
-        assert server.ledger.order_count(SITE) == 1
+        assert server.ledger.order_count(SITE) == before + 1
 
     run(scenario())
 
 
-def test_answers_survive_a_server_kill_and_so_does_the_session(server: BenchServer) -> None:
+def test_answers_survive_a_server_kill_and_so_does_the_session(own_server: BenchServer) -> None:
     async def scenario() -> None:
-        guest = await online(server)
+        guest = await online(own_server)
         op = guest.make_op(COFFEE, COFFEE_MINOR)
         first = await guest.order(op)
-        server.restart()  # from this thread: children die with the thread that started them
-        await guest.connect(server.host, server.port)
+        own_server.restart()  # from this thread: children die with the thread that started them
+        await guest.connect(own_server.host, own_server.port)
         assert await guest.order(op) == first, "the session's row outlived the process"
         assert (await guest.order(guest.make_op(COFFEE, COFFEE_MINOR))).order_number == 2
 
@@ -97,17 +110,17 @@ def test_answers_survive_a_server_kill_and_so_does_the_session(server: BenchServ
 
 def test_a_suspended_device_is_silenced_within_a_second(server: BenchServer) -> None:
     async def scenario() -> None:
-        guest = await online(server)
+        guest = await online(server, 4)
         assert guest.link is not None
         begun = time.monotonic()
-        await asyncio.get_running_loop().run_in_executor(None, server.admin, "devices", "suspend", "t-0001")
+        await asyncio.get_running_loop().run_in_executor(None, server.admin, "devices", "suspend", "t-0004")
         done = time.monotonic()
         op = guest.make_op(COFFEE, COFFEE_MINOR)
         guest.send(op)
         await asyncio.wait_for(guest.link.closed, 5)
         assert time.monotonic() - done < 1.0
-        assert server.ledger.sessions(SITE) == []
-        assert server.ledger.order_count(SITE) == 0
+        assert "t-0004" not in {session.device for session in server.ledger.sessions(SITE)}
+        assert "t-0004" not in {order.device for order in server.ledger.orders(SITE)}
         with pytest.raises(LinkError):
             await guest.connect(server.host, server.port)
         assert begun < done
@@ -117,9 +130,9 @@ def test_a_suspended_device_is_silenced_within_a_second(server: BenchServer) -> 
 
 def test_a_reactivated_device_needs_a_new_handshake(server: BenchServer) -> None:
     async def scenario() -> None:
-        guest = await online(server)
+        guest = await online(server, 3)
         for word in ("suspend", "activate"):
-            await asyncio.get_running_loop().run_in_executor(None, server.admin, "devices", word, "t-0001")
+            await asyncio.get_running_loop().run_in_executor(None, server.admin, "devices", word, "t-0003")
         await asyncio.sleep(0.5)
         await guest.connect(server.host, server.port)
         guest.send(guest.make_op(COFFEE, COFFEE_MINOR))
@@ -133,13 +146,14 @@ def test_a_reactivated_device_needs_a_new_handshake(server: BenchServer) -> None
 
 def test_a_new_hello_ends_the_old_session(server: BenchServer) -> None:
     async def scenario() -> None:
+        before = newest_order(server)
         guest = await online(server)
         old = guest.seal(guest.make_op(COFFEE, COFFEE_MINOR).encode())
         await guest.hello()
         guest.publish_op(old)
         await soon(lambda: bool(guest.hints), "a hint comes")
         assert guest.hints[0].status == HintStatus.UNKNOWN_SESSION
-        assert server.ledger.order_count(SITE) == 0
+        assert server.ledger.order_count(SITE) == before
 
     run(scenario())
 
@@ -152,7 +166,8 @@ def test_the_identical_hello_gets_the_identical_accept_and_a_lower_counter_none(
         guest.handshake -= 1
         with pytest.raises(LinkError, match="status=18"):
             await guest.hello()
-        assert len(server.ledger.sessions(SITE)) == 1
+        stored = {session.device: session.handshake for session in server.ledger.sessions(SITE)}
+        assert stored[guest.device] == guest.handshake
 
     run(scenario())
 
@@ -208,10 +223,11 @@ def test_counted_stock_sells_out_exactly_and_two_tables_cannot_share_the_last(se
 
     run(scenario())
     assert server.ledger.stock(SITE) == {ESPRESSO: 0}
+    server.admin("stock", "set", str(ESPRESSO), "none")
 
 
 def test_a_menu_published_while_serving_reprices_and_reaches_the_terminals(
-    server: BenchServer, tmp_path: Path
+    own_server: BenchServer, tmp_path: Path
 ) -> None:
     dearer = json.loads(DEMO_MENU.read_text())
     dearer["version"] += 1
@@ -219,8 +235,8 @@ def test_a_menu_published_while_serving_reprices_and_reaches_the_terminals(
     (tmp_path / "menu.json").write_text(json.dumps(dearer))
 
     async def scenario() -> None:
-        guest = await online(server)
-        publish = server.admin, "menu", "publish", str(tmp_path / "menu.json")
+        guest = await online(own_server)
+        publish = own_server.admin, "menu", "publish", str(tmp_path / "menu.json")
         await asyncio.get_running_loop().run_in_executor(None, *publish)
         reply = await guest.order(guest.make_op(COFFEE, COFFEE_MINOR))
         assert (reply.status, reply.arg, reply.total_minor) == (
@@ -257,6 +273,7 @@ def menu_version(guest: SoftTerminal) -> int:
 
 def test_bad_orders_are_answered_with_their_code_and_the_next_good_one_works(server: BenchServer) -> None:
     async def scenario() -> None:
+        before = newest_order(server)
         guest = await online(server)
         cases = [
             ((Line(ESPRESSO, 0),), RejectCode.BAD_QUANTITY),
@@ -270,13 +287,14 @@ def test_bad_orders_are_answered_with_their_code_and_the_next_good_one_works(ser
         for lines, code in cases:
             reply = await guest.order(guest.make_op(lines, 0))
             assert (reply.status, reply.arg, reply.order_number) == (Status.REJECTED, code, 0)
-        assert (await guest.order(guest.make_op(COFFEE, COFFEE_MINOR))).order_number == 1
+        assert (await guest.order(guest.make_op(COFFEE, COFFEE_MINOR))).order_number == before + 1
 
     run(scenario())
 
 
 def test_a_flipped_bit_anywhere_in_an_op_changes_nothing(server: BenchServer) -> None:
     async def scenario() -> None:
+        before = server.ledger.answers(SITE)
         guest = await online(server)
         assert guest.link is not None
         frame = guest.seal(guest.make_op(COFFEE, COFFEE_MINOR).encode())
@@ -286,17 +304,18 @@ def test_a_flipped_bit_anywhere_in_an_op_changes_nothing(server: BenchServer) ->
             guest.publish_op(bytes(flipped))
         link = guest.link
         await soon(lambda: not link.unacked, "all are acknowledged")
-        assert server.ledger.answers(SITE) == []
+        assert server.ledger.answers(SITE) == before
 
     run(scenario())
 
 
 def test_a_sealed_op_of_another_device_is_refused(server: BenchServer) -> None:
     async def scenario() -> None:
+        before = server.ledger.answers(SITE)
         one, two = await online(server, 1), await online(server, 2)
         two.publish_op(one.seal(one.make_op(COFFEE, COFFEE_MINOR).encode()))
         await soon(lambda: bool(two.hints), "a hint comes")
-        assert server.ledger.answers(SITE) == []
+        assert server.ledger.answers(SITE) == before
 
     run(scenario())
 
