@@ -11,6 +11,8 @@ CFLAGS += -DMICROPY_HW_MCU_NAME='"rv32imac"'
 CFLAGS += -DMP_CONFIGFILE='<mpconfig_qemu_rv32.h>' -I$(BOARD_DIR)
 # The ESP32 port compiles with -O2, too; the port's own -Os stands before this.
 CFLAGS_EXTRA += -O2
+# Hardware hashes on an ESP32; here the C code is at least unrolled.
+$(BUILD)/extmod/modhashlib.o: CFLAGS += -O3 -funroll-loops
 
 LDSCRIPT = $(BOARD_DIR)/virt.ld
 SRC_BOARD_O += shared/runtime/gchelper_native.o shared/runtime/gchelper_rv32i.o

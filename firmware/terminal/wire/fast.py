@@ -73,8 +73,11 @@ def put_op(frame, head, payload: int, sequence: int, op) -> int:
 
 @micropython.viper
 def put_order(out, op_id, table, lines) -> int:
-    # An order up to and including its lines; -1 if a line is out of range. out has 50 bytes and 32 for every
-    # line.
+    # An order up to and including its lines (item, quantity, modifiers). out has 50 bytes and 32 for every
+    # line. -1 if the op id, the table's length or a number is out of its range.
+    size = int(len(table))
+    if int(len(op_id)) != 12 or size < 1 or size > 32:
+        return -1
     p = ptr8(out)
     p[0] = 0x86
     p[1] = 0x01
@@ -82,40 +85,49 @@ def put_order(out, op_id, table, lines) -> int:
     o = ptr8(op_id)
     for i in range(12):
         p[3 + i] = o[i]
-    size = int(len(table))
     pos = int(put_uint(out, 15, 3, size))
     t = ptr8(table)
     for i in range(size):
         p[pos + i] = t[i]
     count = int(len(lines))
     pos = int(put_uint(out, pos + size, 4, count))
+    n = 0
+    highest = 0
     for i in range(count):
-        pos = int(put_line(out, pos, lines[i]))
-        if pos < 0:
+        line = lines[i]
+        modifiers = line[2]
+        extra = int(len(modifiers))
+        if extra > 8:
             return -1
-    return pos
-
-
-@micropython.viper
-def put_line(buf, pos: int, line) -> int:
-    # One order line (item, quantity, modifiers); -1 if a number is out of its range. buf has 32 bytes left.
-    item = int(line[0])
-    quantity = int(line[1])
-    modifiers = line[2]
-    count = int(len(modifiers))
-    if item < 1 or item > 65535 or quantity < 1 or quantity > 99 or count > 8:
-        return -1
-    p = ptr8(buf)
-    p[pos] = 0x83
-    pos = int(put_uint(buf, pos + 1, 0, item))
-    pos = int(put_uint(buf, pos, 0, quantity))
-    p[pos] = 0x80 | count
-    pos += 1
-    for i in range(count):
-        modifier = int(modifiers[i])
-        if modifier < 1 or modifier > 65535:
-            return -1
-        pos = int(put_uint(buf, pos, 0, modifier))
+        p[pos] = 0x83
+        pos += 1
+        # One loop for all numbers of the line: a call of put_uint() for each would cost more than the rest.
+        for j in range(extra + 2):
+            highest = 65535
+            if j == 0:
+                n = int(line[0])
+            elif j == 1:
+                n = int(line[1])
+                highest = 99
+            else:
+                n = int(modifiers[j - 2])
+            if n < 1 or n > highest:
+                return -1
+            if n < 24:
+                p[pos] = n
+                pos += 1
+            elif n < 0x100:
+                p[pos] = 24
+                p[pos + 1] = n
+                pos += 2
+            else:
+                p[pos] = 25
+                p[pos + 1] = n >> 8
+                p[pos + 2] = n & 0xFF
+                pos += 3
+            if j == 1:
+                p[pos] = 0x80 | extra
+                pos += 1
     return pos
 
 

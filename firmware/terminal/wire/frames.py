@@ -249,20 +249,16 @@ def encode_order(op_id, table, lines, menu_version, total_minor):
     # lines: 1..32 of (item id, quantity, modifier ids). Returns the op that is journaled, hashed and sealed.
     # Raises WireError(OUT_OF_RANGE) if the server could not accept it.
     count = len(lines)
-    table = table.encode()
-    if count < 1 or count > 32 or len(table) > 32 or len(op_id) != 12:
+    if count < 1 or count > 32:
         raise WireError(OUT_OF_RANGE)
     out = bytearray(60 + 32 * count)
-    pos = put_order(out, op_id, table, lines)
-    if pos < 0:
+    pos = put_order(out, op_id, table.encode(), lines)
+    if pos < 0 or not (0 <= menu_version <= U32 and 0 <= total_minor <= U32):
         raise WireError(OUT_OF_RANGE)
-    for number in (menu_version, total_minor):
-        if 0 <= number < 0x40000000:
-            pos = put_uint(out, pos, 0, number)
-        elif 0 <= number <= U32:
-            pos = put_any_uint(out, pos, 0, number)
-        else:
-            raise WireError(OUT_OF_RANGE)
+    if menu_version < 0x40000000 and total_minor < 0x40000000:
+        pos = put_uint(out, put_uint(out, pos, 0, menu_version), 0, total_minor)
+    else:
+        pos = put_any_uint(out, put_any_uint(out, pos, 0, menu_version), 0, total_minor)
     return bytes(out[:pos])
 
 
