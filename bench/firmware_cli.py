@@ -79,6 +79,7 @@ def _add_build(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--with-agent", action="store_true", help="include the bench's agent: for the lab only"
     )
+    parser.add_argument("--settings", type=Path, metavar="JSON", help="the site's Wi-Fi (format: README)")
     parser.set_defaults(run=_build)
 
 
@@ -154,6 +155,7 @@ def _build(arguments: argparse.Namespace) -> int:
 
 def _build_esp32(arguments: argparse.Namespace) -> int:
     from bench.esp32 import build as builder
+    from bench.esp32.application import settings_file
     from bench.esp32.layout import chip_named
 
     micropython = None
@@ -161,11 +163,16 @@ def _build_esp32(arguments: argparse.Namespace) -> int:
         image = _read(arguments.micropython, "the MicroPython image")
         micropython = builder.split_micropython(image, str(arguments.micropython))
     chip = micropython.chip if micropython else chip_named(arguments.chip)
+    settings = None
+    if arguments.settings is not None:
+        content = _read(arguments.settings, "the settings")
+        settings = settings_file(content, str(arguments.settings))
     made = builder.build(
         chip,
         micropython=micropython,
         root_key=_read(arguments.root_key, "the root key"),
         with_agent=arguments.with_agent,
+        settings=settings,
         progress=_say,
     )
     print(f"{made.chip}: application of {made.application_bytes} bytes in {made.folder}")
@@ -173,6 +180,8 @@ def _build_esp32(arguments: argparse.Namespace) -> int:
         print(f"  {part.offset:#08x}  {part.size:8} bytes  sha256 {part.sha256}  {part.file}")
     if made.merged is None:
         print("Without MicroPython: enough for a chip flashed before. --micropython IMAGE completes it.")
+    if settings is None:
+        print("Without --settings the chip joins no Wi-Fi.")
     if arguments.root_key == DEFAULT_ROOT_KEY:
         print("It trusts the fixtures' throw-away root: for a real site give --root-key.")
     return 0

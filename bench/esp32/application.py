@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import tempfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from bench.paths import ROOT
 
 FIRMWARE = ROOT / "firmware"
 _STAYS_SOURCE = {"boot.py", "main.py"}  # MicroPython looks for exactly these names
+_NEEDED = {"main.py", "board.py", "terminal/ota/loader.py", "terminal/app.py"}
 _BENCH_ONLY = {"terminal/agent.py"}  # cuts the flash and floods the link on command: not for a restaurant
 
 # MicroPython's VfsLfs2 defaults on ESP32 (bytes)
@@ -22,19 +24,48 @@ _BLOCK, _READ, _PROGRAM, _LOOKAHEAD, _CACHE = 4096, 32, 32, 32, 128
 
 
 def sources(root_key: bytes | None, *, with_agent: bool = False) -> dict[str, bytes]:
-    """Path on the chip -> Python source. A board's own file wins over the common one of the same name."""
+    """Path on the chip -> Python source. A board's own file wins over the common one of the same name.
+
+    Raises: BenchError(INCOMPLETE_SOURCES) when the chip would stop at the prompt for want of a file.
+    """
     boards, terminal = FIRMWARE / "boards", FIRMWARE / "terminal"
     found: dict[str, Path] = {}
-    main = boards / "shared" / "frozen" / "main.py"
-    for path in (main, *(boards / "common").glob("*.py"), FIRMWARE / "boot.py", FIRMWARE / "main.py"):
+    frozen = boards / "shared" / "frozen"
+    found["boot.py"] = frozen / "_boot.py"  # emulated boards freeze it: it mounts, and refuses FAT
+    for path in (
+        frozen / "main.py",
+        *(boards / "common").glob("*.py"),
+        FIRMWARE / "boot.py",
+        FIRMWARE / "main.py",
+    ):
         if path.is_file():
             found[path.name] = path
     found |= {path.name: path for path in (boards / "esp32").glob("*.py")}
     found |= {f"terminal/{path.relative_to(terminal).as_posix()}": path for path in terminal.rglob("*.py")}
+    for name in sorted(_NEEDED - set(found)):
+        raise BenchError(
+            "INCOMPLETE_SOURCES", f"firmware has no {name} for the ESP32: is this checkout complete?"
+        )
     left_out = set() if with_agent else _BENCH_ONLY
     files = {name: path.read_bytes() for name, path in sorted(found.items()) if name not in left_out}
     files["terminal/trust.py"] = f"ROOT_SPKI = {root_key!r}\n".encode()
     return files
+
+
+def settings_file(content: bytes, what: str) -> bytes:
+    """Check a settings file: JSON with the Wi-Fi's name and key, as the board's start-up reads it.
+
+    Raises: BenchError(BAD_SETTINGS).
+    """
+    try:
+        wifi = json.loads(content)["wifi"]
+        sound = bool(wifi["ssid"]) and isinstance(wifi["ssid"], str) and isinstance(wifi["key"], str)
+    except (ValueError, KeyError, TypeError):
+        sound = False
+    if not sound:
+        example = '{"wifi": {"ssid": "...", "key": "..."}}'
+        raise BenchError("BAD_SETTINGS", f"{what} does not name a Wi-Fi: write {example}.")
+    return content
 
 
 def compile_files(files: dict[str, bytes], mpy_cross: Path, chip: Chip) -> dict[str, bytes]:
@@ -46,7 +77,7 @@ def compile_files(files: dict[str, bytes], mpy_cross: Path, chip: Chip) -> dict[
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder, "in.py"), Path(folder, "out.mpy")
         for name, content in files.items():
-            if name in _STAYS_SOURCE:
+            if name in _STAYS_SOURCE or not name.endswith(".py"):
                 compiled[name] = content
                 continue
             source.write_bytes(content)

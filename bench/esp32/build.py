@@ -89,10 +89,11 @@ def build(
     micropython: MicroPython | None,
     root_key: bytes | None,
     with_agent: bool = False,
+    settings: bytes | None = None,
     out: Path = OUTPUT,
     progress: Callable[[str], None],
 ) -> Build:
-    """Build everything for one chip into `out`/<chip>.
+    """Build everything for one chip into `out`/<chip>; `settings` become its /settings.json.
 
     Raises: BenchError (COMPILE_FAILED, DOES_NOT_FIT, BAD_PARTITIONS, WRONG_CHIP, and those of bench.images).
     """
@@ -106,7 +107,10 @@ def build(
     except ImageError as error:
         raise BenchError(error.code, str(error)) from error
     progress("compiling the application")
-    files = application.compile_files(application.sources(root_key, with_agent=with_agent), compiler, chip)
+    sources = application.sources(root_key, with_agent=with_agent)
+    if settings is not None:
+        sources["settings.json"] = settings
+    files = application.compile_files(sources, compiler, chip)
     pieces = [
         ("partitions", TABLE_OFFSET, layout.binary),
         ("vfs", layout["vfs"].offset, application.littlefs_image(files, layout["vfs"].size)),

@@ -140,7 +140,7 @@ def test_micropython_mounts_the_file_system_and_imports_the_application(made: Bu
     seen = json.loads(done.stdout)
     assert seen["journal"] == 0x10000
     assert seen["root_bytes"] == 422
-    assert "main.py" in seen["files"]
+    assert {"boot.py", "main.py", "board.mpy", "terminal"} <= set(seen["files"])
     assert "agent.mpy" not in seen["terminal"], "the bench's agent must not reach a restaurant"
 
 
@@ -278,6 +278,18 @@ def test_a_changed_build_is_not_flashed(made: Build) -> None:
         vfs.write_bytes(original)
     assert refused.value.code == "BAD_BUILD"
     assert load(made.folder).parts == made.parts
+
+
+def test_the_settings_reach_the_chip_and_must_name_a_wifi(tmp_path: Path) -> None:
+    settings = b'{"wifi": {"ssid": "guests", "key": "throw-away"}}'
+    assert application.settings_file(settings, "wifi.json") == settings
+    made = build(C3, micropython=None, root_key=ROOT_KEY, settings=settings, out=tmp_path, progress=silent)
+    assert (made.folder / "application" / "settings.json").read_bytes() == settings
+    assert settings in read_part(made, made.parts[1])
+    for broken in (b"", b"[]", b'{"wifi": {}}', b'{"wifi": {"ssid": "", "key": ""}}', b"\xff"):
+        with pytest.raises(BenchError) as refused:
+            application.settings_file(broken, "wifi.json")
+        assert refused.value.code == "BAD_SETTINGS"
 
 
 def test_an_application_too_large_for_its_partition_is_refused() -> None:
