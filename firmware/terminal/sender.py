@@ -9,11 +9,14 @@ from terminal.compat import const, ticks_add, ticks_diff, ticks_ms
 from terminal.mqtt import Full
 from terminal.session import ESTABLISHED
 from terminal.wire.errors import UNSOLICITED, WireError
-from terminal.wire.frames import RATE_LIMITED, is_hint
+from terminal.wire.frames import RATE_LIMITED
 
 _REPLY_TIMEOUT_MS = const(5000)  # doubled with every resend of that op
 _LONGEST_TIMEOUT_MS = const(60000)
 _AFTER_RECONNECT_MS = const(1500)
+_SHORTEST_REPLY_BYTES = const(64)  # a MAC alone has 32; hints are shorter than that
+_KEPT_OPS = const(16)  # waiting ops whose bytes stay in RAM
+_OVERHEAD_BYTES = const(160)  # frame and packet around an op, at most
 _SHORTEST_RETRY_MS = const(50)  # bounds of what RATE_LIMITED may ask for
 _LONGEST_RETRY_MS = const(60000)
 
@@ -34,8 +37,7 @@ class Sender:
         self._session = session
         self._outbox = outbox
         self.topic = topic
-        self._queue = []  # op ids to send, oldest first
-        self._fresh = {}  # op id -> bytes of ops just journaled: saves reading them back from flash
+        self._queue = []  # (op id, op or None) to send, oldest first; None: read it back from the outbox
         self._waiting = {}  # op id -> when to send it again (ticks)
         self._tries = {}  # op id -> resends so far, only for ops that were resent
         self._paused_until = None  # RATE_LIMITED
@@ -44,16 +46,14 @@ class Sender:
 
     # An op that was just journaled.
     def add(self, op_id, op):
-        self._queue.append(op_id)
-        if len(self._fresh) < 16:
-            self._fresh[op_id] = op
+        self._queue.append((op_id, op if len(self._queue) < _KEPT_OPS else None))
 
     # A new session: everything pending is sealed anew, oldest first.
     def restart(self, credit):
         self.credit = credit
         self._waiting.clear()
         self._tries.clear()
-        self._queue = [op_id for op_id, _ in self._outbox.pending()]
+        self._queue = [(op_id, None) for op_id, _ in self._outbox.pending()]
         self.pump()
         self._client.flush()
 
@@ -86,33 +86,36 @@ class Sender:
             return
         due = ticks_add(ticks_ms(), _REPLY_TIMEOUT_MS)
         seal = session.sealer.seal
-        while queue and len(waiting) < self.credit:
-            op_id = queue[0]
-            op = self._fresh.pop(op_id, None)
+        publish = client.publish
+        room = client.protocol.room()
+        topic = self.topic
+        free = min(self.credit - len(waiting), room[0])
+        free_bytes = room[1]
+        while free > 0 and queue:
+            op_id, op = queue[0]
             if op is None:
                 op = self._outbox.get(op_id)
                 if op is None:  # answered while it waited, or its record rotted
                     queue.pop(0)
                     continue
-            if not client.protocol.has_room():
-                self._fresh[op_id] = op
+            free_bytes -= len(op) + _OVERHEAD_BYTES
+            if free_bytes < 0:
                 break
             try:
-                frame = seal(op)
-                client.publish(self.topic, frame)
+                publish(topic, seal(op))
             except WireError:  # SEQUENCE_SPENT: the new session will send it
-                self._fresh[op_id] = op
                 self.on_rekey()
                 break
             queue.pop(0)
             waiting[op_id] = due
+            free -= 1
         alarm = self._alarm
         if waiting and (alarm is None or ticks_diff(due, alarm) < 0):
             self._timer.set()
 
     # A message on the reply topic.
     def on_reply(self, frame):
-        if is_hint(frame):
+        if len(frame) < _SHORTEST_REPLY_BYTES:
             self._on_hint(frame)
             return
         opener = self._session.opener
@@ -151,7 +154,7 @@ class Sender:
         if op_id not in self._waiting:
             return
         del self._waiting[op_id]
-        self._queue.insert(0, op_id)
+        self._queue.insert(0, (op_id, None))
         retry_ms = min(max(retry_ms, _SHORTEST_RETRY_MS), _LONGEST_RETRY_MS)
         self._paused_until = ticks_add(ticks_ms(), retry_ms)
         self._timer.set()

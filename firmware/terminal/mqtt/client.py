@@ -24,6 +24,7 @@ else:
     from terminal.mqtt.transport_cpython import Transport
 
 _CONNECT_TIMEOUT_S = 10
+_ROOM_BYTES = 1200  # an op-frame or a Hello of the largest size in its packet
 _HIGH_WATER_BYTES = 1024  # unsent answers above this stop the reading
 
 
@@ -43,7 +44,7 @@ class Client:
         topics,
         will=None,
         keepalive_s=30,
-        window=8,
+        window=16,
     ):
         self.host = host
         self.port = port
@@ -54,6 +55,9 @@ class Client:
         self.on_batch = None  # on_batch(): all messages of this turn were handled
         self.connections = 0
         self.protocol = Protocol(on_message, self._subscribed, window)
+        # publish(topic, payload, retain=False) queues one QoS 1 message; flush() sends it, at the latest the
+        # next turn does. Returns the packet id, raises Full (see Protocol.publish).
+        self.publish = self.protocol.publish
         self._identity = (client_id, user, password)
         self._topics = topics
         self._will = will
@@ -67,16 +71,16 @@ class Client:
         self._room = asyncio.Event()
         self._drained = asyncio.Event()
 
-    # Queues one QoS 1 message; flush() sends it, at the latest the next turn does. Returns the packet id.
-    # Raises Full (see Protocol.publish).
-    def publish(self, topic, payload, retain=False):
-        return self.protocol.publish(topic, payload, retain)
-
     # Returns once publish() has room.
     async def ready(self):
-        while not (self.online and self.protocol.has_room()):
+        while not (self.online and self.has_room()):
             self._room.clear()
             await self._room.wait()
+
+    # True when publish() will take a message of up to _ROOM_BYTES.
+    def has_room(self):
+        messages, packet_bytes = self.protocol.room()
+        return messages > 0 and packet_bytes >= _ROOM_BYTES
 
     def subscribe(self, filters):
         self.protocol.subscribe(filters)

@@ -4,8 +4,6 @@
 # Memory is bounded: one receive buffer, one send buffer, `window` sent messages kept until their PUBACK. A
 # packet larger than the receive buffer is read into a buffer of its own, made after its length was checked;
 # one larger than max_packet is skipped, acknowledged (it would come back for ever otherwise) and counted.
-from struct import pack
-
 from terminal.compat import const
 from terminal.mqtt import packets
 from terminal.mqtt.errors import (
@@ -16,6 +14,7 @@ from terminal.mqtt.errors import (
     Full,
     MqttError,
 )
+from terminal.mqtt.fast import puback, publish, put, put_puback, put_publish
 
 _RX_BYTES = const(2560)
 _TX_BYTES = const(4096)
@@ -57,7 +56,7 @@ class Protocol:
         self.ping_pending = False
         self._packet_id = 0
         self._asked = {}  # packet id -> True for SUBSCRIBE and UNSUBSCRIBE
-        self._formats = {}
+        self._topic = b"-"  # of the last QoS 1 message received
         self._base = bytearray(rx_bytes)
         self._tx = bytearray(tx_bytes)
         self._tx_view = memoryview(self._tx)
@@ -117,13 +116,13 @@ class Protocol:
         self.inflight.clear()
 
     def subscribe(self, filters):
-        packet_id = self._next_id()
+        packet_id = self._packet_id = self._free_id()
         self._asked[packet_id] = True
         self._put(packets.subscribe(packet_id, filters))
         return packet_id
 
     def unsubscribe(self, filters):
-        packet_id = self._next_id()
+        packet_id = self._packet_id = self._free_id()
         self._asked[packet_id] = True
         self._put(packets.unsubscribe(packet_id, filters))
         return packet_id
@@ -137,55 +136,38 @@ class Protocol:
 
     # ------------------------------------------------------------------ sending
 
-    # True when publish() will take a message of the size of an op.
-    def has_room(self):
-        return (
-            self.state == CONNECTED
-            and len(self.inflight) < self.window
-            and not self._again
-            and self._tx_limit - self._tx_tail + self._tx_head > 1200
-        )
+    # -> (messages, bytes of packets) that publish() will take now.
+    def room(self):
+        if self.state != CONNECTED or self._again:
+            return 0, 0
+        return self.window - len(self.inflight), self._tx_limit - self._tx_tail + self._tx_head
 
     # Queues one QoS 1 message and returns its packet id. topic, payload: bytes.
     # Raises Full when the window or the send buffer is full, or when there is no connection, and
     # MqttError(TOO_LARGE) for a message that would never fit.
     def publish(self, topic, payload, retain=False):
-        if len(self.inflight) >= self.window or self.state != CONNECTED or self._again:
+        inflight = self.inflight
+        if len(inflight) >= self.window or self.state != CONNECTED or self._again:
             raise Full
         packet_id = self._packet_id + 1
-        if packet_id > 65535:
-            packet_id = 1
-        if packet_id in self.inflight or self._asked:
-            self._packet_id = packet_id - 1
-            packet_id = self._next_id()
+        if packet_id > 65535 or packet_id in inflight or self._asked:
+            packet_id = self._free_id()
         size = len(topic) + len(payload) + 4
         if size < 16384 and not retain:
-            # The usual op in one call: fixed header, one or two length bytes, topic, packet id, payload.
-            form = self._formats.get(size)
-            if form is None or form[0] != len(topic):
-                if len(self._formats) > 15:
-                    self._formats.clear()
-                lengths = "B" if size > 127 else ""
-                form = (len(topic), f">B{lengths}BH{len(topic)}sH{len(payload)}s")
-                self._formats[size] = form
-            if size > 127:
-                packet = pack(
-                    form[1], 0x32, size & 127 | 128, size >> 7, len(topic), topic, packet_id, payload
-                )
-            else:
-                packet = pack(form[1], 0x32, size, len(topic), topic, packet_id, payload)
+            packet = bytearray(size + (3 if size > 127 else 2))
+            put_publish(packet, topic, packet_id, payload)
         else:
             packet = packets.publish(packet_id, topic, payload, retain)
-        end = self._tx_tail + len(packet)
-        if end > self._tx_limit:
-            if len(packet) > self._tx_limit:
-                raise MqttError(TOO_LARGE, f"a message of {len(packet)} bytes does not fit")
-            self._make_room(len(packet), self._tx_limit)
-            end = self._tx_tail + len(packet)
-        # Through a view of exactly this length: assigning to a slice of _tx would move all that is behind it.
-        self._tx_view[self._tx_tail : end][:] = packet
-        self._tx_tail = end
-        self.inflight[packet_id] = packet
+        size = len(packet)
+        tail = self._tx_tail
+        if tail + size > self._tx_limit:
+            if size > self._tx_limit:
+                raise MqttError(TOO_LARGE, f"a message of {size} bytes does not fit")
+            self._make_room(size, self._tx_limit)
+            tail = self._tx_tail
+        put(self._tx, tail, packet)
+        self._tx_tail = tail + size
+        inflight[packet_id] = packet
         self._packet_id = packet_id
         return packet_id
 
@@ -203,26 +185,24 @@ class Protocol:
             if self._again:
                 self._refill()
 
-    def _next_id(self):
+    def _free_id(self):
         packet_id = self._packet_id
         while True:
             packet_id = packet_id % 65535 + 1
             if packet_id not in self.inflight and packet_id not in self._asked:
-                self._packet_id = packet_id
                 return packet_id
 
     def _put(self, packet):
         if self._tx_tail + len(packet) > len(self._tx):
             self._make_room(len(packet), len(self._tx))
-        end = self._tx_tail + len(packet)
-        self._tx_view[self._tx_tail : end][:] = packet
-        self._tx_tail = end
+        put(self._tx, self._tx_tail, packet)
+        self._tx_tail += len(packet)
 
     def _make_room(self, size, limit):
         waiting = bytes(self.to_send())
         if len(waiting) + size > limit:
             raise Full
-        self._tx[: len(waiting)] = waiting
+        put(self._tx, 0, waiting)
         self._tx_head = 0
         self._tx_tail = len(waiting)
 
@@ -253,7 +233,22 @@ class Protocol:
         rx = self._rx
         end = self._tail
         pos = self._head
+        inflight = self.inflight
         while end - pos > 1:
+            # The two packets an order brings, at full speed.
+            if self.state == CONNECTED:
+                packet_id = puback(rx, pos, end)
+                if packet_id:
+                    if inflight.pop(packet_id, None) is None:
+                        self.strange_acks += 1
+                    pos += 4
+                    self._head = pos
+                    continue
+                at = publish(rx, pos, end, self._topic)
+                if at:
+                    self._head = pos = at & 16383
+                    self._deliver(at >> 14, pos)
+                    continue
             head = rx[pos]
             size = rx[pos + 1]
             body = pos + 2
@@ -282,20 +277,23 @@ class Protocol:
                 if stop - pos > len(rx):
                     self._large(pos, body, stop)
                 return
-            if head == 0x40:  # PUBACK
-                if size != 2:
-                    raise MqttError(MALFORMED, f"PUBACK of {size} bytes")
-                packet_id = rx[body] << 8 | rx[body + 1]
-                if packet_id in self.inflight:
-                    del self.inflight[packet_id]
-                else:
-                    self.strange_acks += 1
-            elif head & 0xF0 == 0x30:
+            if head & 0xF0 == 0x30:
                 self._on_publish(head, body, stop)
             else:
                 self._on_other(head, body, size)
             pos = stop
             self._head = pos
+
+    # A QoS 1 message to the same topic as the one before.
+    def _deliver(self, start, stop):
+        self.received += 1
+        self.on_message(self._topic, self._view[start:stop])
+        tail = self._tx_tail
+        if tail + 4 > len(self._tx):
+            self._put(b"\x40\x02" + bytes(self._view[start - 2 : start]))
+            return
+        put_puback(self._tx, tail, self._rx, start - 2)
+        self._tx_tail = tail + 4
 
     def _on_publish(self, head, pos, stop):
         rx = self._rx
@@ -309,28 +307,21 @@ class Protocol:
         payload = topic_end + 2 if qos1 else topic_end
         if payload > stop or topic_end == start or topic_end - start > _MAX_TOPIC:
             raise MqttError(MALFORMED, "PUBLISH with a bad topic")
-        self.received += 1
-        self.on_message(bytes(self._view[start:topic_end]), self._view[payload:stop])
+        topic = bytes(self._view[start:topic_end])
         if qos1:
-            self._acknowledge(rx[topic_end], rx[topic_end + 1])
-
-    def _acknowledge(self, high, low):
-        if not high and not low:
-            raise MqttError(MALFORMED, "packet id 0")
-        tx = self._tx
-        tail = self._tx_tail
-        if tail + 4 > len(tx):
-            self._put(bytes((0x40, 2, high, low)))
-            return
-        tx[tail] = 0x40
-        tx[tail + 1] = 2
-        tx[tail + 2] = high
-        tx[tail + 3] = low
-        self._tx_tail = tail + 4
+            if not rx[topic_end] and not rx[topic_end + 1]:
+                raise MqttError(MALFORMED, "packet id 0")
+            self._topic = topic
+            self._deliver(payload, stop)
+        else:
+            self.received += 1
+            self.on_message(topic, self._view[payload:stop])
 
     def _on_other(self, head, pos, size):
         rx = self._rx
-        if head == 0xD0 and size == 0:  # PINGRESP
+        if head == 0x40 and size == 2 and self.state == CONNECTED:  # PUBACK of packet id 0
+            self.strange_acks += 1
+        elif head == 0xD0 and size == 0:  # PINGRESP
             self.ping_pending = False
         elif head == 0x20 and size == 2 and self.state == CONNECTING:  # CONNACK
             code = rx[pos + 1]
@@ -396,7 +387,7 @@ class Protocol:
         if rx[pos] & 4:
             raise MqttError(MALFORMED, "PUBLISH with QoS 2")
         if rx[pos] & 2:
-            self._acknowledge(rx[topic_end], rx[topic_end + 1])
+            self._put(b"\x40\x02" + bytes(self._view[topic_end : topic_end + 2]))
         self.oversized += 1
         self._skip = size
         self._drop(pos)
