@@ -1,6 +1,7 @@
 """The pytest face of the bench: `pytest --board qemu tests/board`.
 
-`dut` overrides pytest-embedded's public fixture: it is a genuine Dut (expect, log file, junit), only its bytes come from a board of ours. None of the plugin's services is used.
+`dut` overrides the public fixture of pytest-embedded: a genuine Dut (expect, log file, junit), only its bytes
+come from a board of ours. None of the plugin's services is used.
 """
 
 from __future__ import annotations

@@ -131,7 +131,8 @@ def test_programmed_flash_survives_pulling_the_plug(flash_board: Board) -> None:
 
 def test_flash_only_clears_bits_and_counts_violations(flash_board: Board) -> None:
     flash_board.power.on()
-    code = "f.writeblocks(0,b'\\x0f'*256,0); f.writeblocks(0,b'\\xf3'*256,0); b=bytearray(1); f.readblocks(0,b,0); "
+    code = "f.writeblocks(0,b'\\x0f'*256,0); f.writeblocks(0,b'\\xf3'*256,0); "
+    code += "b=bytearray(1); f.readblocks(0,b,0); "
     run(flash_board, flash_line(code + "print(b[0], _board.flash_stats()[3]>0)"), "3 True")
 
 
