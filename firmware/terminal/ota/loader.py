@@ -1,8 +1,14 @@
 # Frozen into the image, never part of a bundle: decides what runs, and runs it.
 #
 # At every boot: read the control record, let the state table decide, hash the slot it names, store the next
-# state (a trial's start is counted before the jump), put the slot in front of sys.path and start the
-# application. If no slot is whole, the factory application of the image runs.
+# state (a trial's start is counted before the jump), and start the application. If no slot is whole, the
+# factory application of the image runs.
+#
+# Modules of a slot are loaded into RAM, those of the image run from flash. A bundle therefore carries the
+# modules that changed, and assets/modules.txt, signed like every other file: one line for each module of
+# the application, dependencies first, "slot NAME" or "image NAME"; a package whose __init__ imports its
+# modules stands for all of them. The firmware range names the image the others come from. A bundle without
+# that list is the whole package and goes to the front of sys.path.
 
 import sys
 
@@ -13,6 +19,7 @@ from .states import FACTORY, SLOT_NAMES
 
 POWER_ON = 1  # board.reset_cause()
 
+MODULES = "/assets/modules.txt"
 # Modules of the image that an application from a slot must use: the root key it trusts.
 _KEPT = ("terminal.trust",)
 
@@ -60,11 +67,44 @@ def main(board):
 
 def _launch(board, path, name):
     _forget_application()
-    first = [path, ".frozen"] if path else [".frozen"]
+    modules = _module_list(path)
+    first = [path, ".frozen"] if path and not modules else [".frozen"]
     sys.path[:] = first + [entry for entry in sys.path if entry not in first]
+    if modules:
+        _overlay(path, modules)
     from terminal.app import main as run_application
 
     run_application(board, name)
+
+
+def _module_list(path):
+    # -> [["slot" or "image", module name], ...] of a bundle, None if it is a whole package.
+    if not path:
+        return None
+    try:
+        with open(path + MODULES) as file:
+            return [line.split() for line in file]
+    except OSError:
+        return None
+
+
+def _overlay(path, modules):
+    # Import every module from where the list says. All it needs is imported before it, so no import on the
+    # way looks for a file, and the place a package points to matters for one module at a time.
+    for place, name in modules:
+        parent = name.rpartition(".")[0]
+        if parent:
+            _point(parent, path if place == "slot" else ".frozen")
+        __import__(name)
+    for place, name in modules:
+        if hasattr(sys.modules[name], "__path__"):
+            _point(name, path if place == "slot" else ".frozen")
+
+
+def _point(package, base):
+    where = base + "/" + package.replace(".", "/")
+    module = sys.modules[package]
+    module.__path__ = where if sys.implementation.name == "micropython" else [where]
 
 
 def _forget_application():
