@@ -1,4 +1,4 @@
-"""The firmware on the import path."""
+"""The firmware, and what the unit tests of the wire share, on the import path."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-for folder in (ROOT / "firmware", ROOT / "tests" / "unit" / "device_wire" / "scripts"):
+UNIT = ROOT / "tests" / "unit" / "device_wire"
+for folder in (ROOT / "firmware", UNIT, UNIT / "scripts"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
