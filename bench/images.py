@@ -30,6 +30,7 @@ SOURCES = BUILD / "src"
 MICROPYTHON = SOURCES / "micropython-1.25.0"
 LWIP = SOURCES / "lwip-2.1.3"
 MICROPYTHON_VERSION = "1.25.0"
+KEPT_IMAGES = 12  # per board; a running bench may still start boards from one that is not the newest
 RELEASE_EPOCH = "1744675200"  # 2025-04-15, the release's day: an image must not depend on the day it is built
 ROOT_KEY = ROOT / "fixtures" / "keys" / "root.pub.der"
 
@@ -94,6 +95,7 @@ def build(
             frozen = _stage_frozen(board, root_key)
         cached = _read_record(folder)
         if cached is not None:
+            os.utime(folder)  # in use: not the next one to forget
             return cached
         progress(f"building the {board} image {digest}")
         binary = _make(board, frozen, progress)
@@ -298,7 +300,16 @@ def _store(board: BoardName, binary: Path, digest: str, folder: Path) -> Image:
     (unfinished / "image.json").write_text(json.dumps(record, indent=1) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
+    _forget_old(board)
     return image
+
+
+def _forget_old(board: BoardName) -> None:
+    folders = sorted(
+        (BUILD / "images").glob(f"{board}-*"), key=lambda path: path.stat().st_mtime, reverse=True
+    )
+    for folder in folders[KEPT_IMAGES:]:
+        shutil.rmtree(folder)
 
 
 def _read_record(folder: Path) -> Image | None:
