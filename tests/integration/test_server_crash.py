@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections import Counter
 from contextlib import suppress
 from hashlib import sha256
@@ -115,3 +116,29 @@ def check_books(server: BenchServer, guests: list[Guest]) -> None:
         link = answer.op_hash + bytes((answer.status,)) + answer.total_minor.to_bytes(4, "big")
         chains[answer.device] = sha256(chains[answer.device] + link).digest()
         assert answer.chain == chains[answer.device]
+
+
+def test_a_disk_that_takes_no_more_acknowledges_nothing_and_the_server_recovers(
+    template: Path, tmp_path: Path
+) -> None:
+    with a_server(template, tmp_path) as server:
+        _, hard = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
+
+        async def scenario() -> None:
+            guest = Guest(await online(server, clean=False))
+            wal = server.state / "tableside.db-wal"
+            limit = wal.stat().st_size + 40_000
+            resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (limit, hard))
+            await guest.order_until_the_connection_ends(8)
+            link = guest.terminal.link
+            assert link is not None
+            assert link.unacked, "what could not be stored is not acknowledged"
+            assert set(guest.answers) == {answer.op_id for answer in server.ledger.answers(SITE)}
+            resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
+            await guest.terminal.connect(server.host, server.port, clean=False)
+            await guest.settle()
+            assert {order.op_id for order in server.ledger.orders(SITE)} == set(guest.sent)
+            assert guest.changed_answers == 0
+
+        run(scenario())
+        assert "refused a commit" in server.log_text()
