@@ -5,7 +5,7 @@
 
 import struct
 
-from .flashlog import Ring, StorageError
+from .flashlog import Ring, StorageError, record_bytes
 
 _MAGIC = b"TSC1"
 MAX_KEYS = 16
@@ -71,9 +71,9 @@ class Counters:
         if key not in self._values and len(self._values) >= MAX_KEYS:
             raise StorageError("TOO_MANY_KEYS", "the counters region holds no more keys")
         ring = self._ring
-        if not ring.has_room(1 + len(name) + len(value)):
+        if record_bytes(len(name) + len(value)) > ring.free:
             ring.rotate(self._save_all)
-        ring.put(len(name), name, value)
+        ring.put(len(name), name, value, len(name) + len(value))
         self._set(key, bytes(value))
 
     def tidy(self):
@@ -91,7 +91,7 @@ class Counters:
 
     def _save_all(self):
         for key, value in self._values.items():
-            self._ring.put(len(key), key.encode(), value)
+            self._ring.put(len(key), key.encode(), value, len(key) + len(value))
 
     def _get_u32(self, key):
         value = self._values.get(key)

@@ -24,7 +24,10 @@ HEADER_BYTES = 16
 _FRAME_BYTES = const(8)  # record header and CRC
 _IOCTL_COUNT = const(4)
 _IOCTL_ERASE = const(6)
-_BLANK = b"\xff" * 128
+_SECTOR = const(4096)  # SECTOR_BYTES where every instruction counts
+_WINDOW_BYTES = const(128)  # most records fit: recovery reads them in one go
+_PAGE_BYTES = const(256)
+_BLANK = b"\xff" * _PAGE_BYTES
 
 
 class StorageError(Exception):
@@ -47,14 +50,15 @@ class Ring:
 
     def __init__(self, dev, magic, max_payload):
         self.dev = dev
+        self._write = dev.writeblocks
         self.sectors = dev.ioctl(_IOCTL_COUNT, 0)
         self.rotten = 0  # records that were valid once and fail their CRC now
         self._magic = magic
-        self._buf = bytearray(max(record_bytes(max_payload), 128))
+        self._buf = bytearray(max(record_bytes(max_payload), _PAGE_BYTES))
         self._view = memoryview(self._buf)
         self._max = max_payload
         self._sector = 0
-        self._off = SECTOR_BYTES  # closed: the first append rotates into sector 0 or the next one
+        self.free = 0  # bytes left in the head sector; 0 also for one that is closed
         self._sequence = 0
         self._blank = -1  # the sector known to be erased
 
@@ -77,7 +81,8 @@ class Ring:
             sector = (head + step) % self.sectors
             if self._header(sector):
                 end = self._walk(sector, visit)
-        self._off = end if self._is_blank(head, end) else SECTOR_BYTES
+        if self._is_blank(head, end):
+            self.free = SECTOR_BYTES - end
 
     def _header(self, sector):
         # -> the sector's sequence number (1..), 0 for a sector that is not valid.
@@ -100,18 +105,24 @@ class Ring:
     def _load(self, sector, off):
         # Read a whole record into the buffer -> its payload length, -1 if there is no valid one.
         view = self._view
-        self.dev.readblocks(sector, view[:4], off)
-        n = self._buf[0] << 8 | self._buf[1]
-        if n > self._max or off + record_bytes(n) > SECTOR_BYTES:
+        buf = self._buf
+        have = min(_WINDOW_BYTES, SECTOR_BYTES - off)
+        self.dev.readblocks(sector, view[:have], off)
+        n = buf[0] << 8 | buf[1]
+        crc_at = n + 4
+        if n > self._max or off + crc_at + 4 > SECTOR_BYTES:
             return -1
-        self.dev.readblocks(sector, view[4 : n + _FRAME_BYTES], off + 4)
-        return n if struct.unpack_from(">I", self._buf, n + 4)[0] == crc32(view[: n + 4]) else -1
+        if crc_at + 4 > have:
+            self.dev.readblocks(sector, view[have : crc_at + 4], off + have)
+        crc = buf[crc_at] << 24 | buf[crc_at + 1] << 16 | buf[crc_at + 2] << 8 | buf[crc_at + 3]
+        return n if crc == crc32(view[:crc_at]) else -1
 
     def _is_blank(self, sector, off):
         while off < SECTOR_BYTES:
-            n = min(len(_BLANK), SECTOR_BYTES - off)
-            self.dev.readblocks(sector, self._view[:n], off)
-            if self._view[:n] != _BLANK[:n]:
+            n = _PAGE_BYTES - off % _PAGE_BYTES
+            page = self._view[:n]
+            self.dev.readblocks(sector, page, off)
+            if page != (_BLANK if n == _PAGE_BYTES else _BLANK[:n]):
                 return False
             off += n
         return True
@@ -128,24 +139,12 @@ class Ring:
 
     # -- writing
 
-    def has_room(self, payload_bytes):
-        return self._off + ((payload_bytes + 11) & ~3) <= SECTOR_BYTES
-
-    def put(self, kind, first, second=b""):
-        # Append one record (first + second) with one program call -> its location. It is durable on return.
-        # The caller made room: has_room, else rotate.
-        buf = self._buf
-        a = len(first) + 4
-        b = a + len(second)
-        buf[0] = (b - 4) >> 8
-        buf[1] = (b - 4) & 255
-        buf[2] = kind
-        buf[3] = 0
-        # Through views of exactly the length: assigning to a slice of buf would move all that is behind it.
-        self._view[4:a][:] = first
-        self._view[a:b][:] = second
-        struct.pack_into(">I", buf, b, crc32(self._view[:b]))
-        return self._program(b + 4)
+    def put(self, kind, first, second, n):
+        # Append one record (first + second, bytes, n together) with one program call -> its location. It is
+        # durable on return. The caller made room: record_bytes(n) <= free, else rotate.
+        head = (n << 16 | kind << 8).to_bytes(4, "big")
+        crc = crc32(second, crc32(first, crc32(head)))
+        return self._program(b"".join((head, first, second, crc.to_bytes(4, "big"))), (n + 11) & ~3)
 
     def carry(self, location):
         # Copy a record byte for byte to the end of the log -> its new location, -1 when it has rotted.
@@ -153,18 +152,19 @@ class Ring:
         if n < 0:
             self.rotten += 1
             return -1
-        return self._program(n + _FRAME_BYTES)
+        return self._program(self._view[: n + _FRAME_BYTES], record_bytes(n))
 
-    def _program(self, n):
-        off = self._off
-        sector = self._sector
-        if off + n > SECTOR_BYTES:
+    def _program(self, record, size):
+        free = self.free
+        if size > free:
             raise StorageError("NO_ROOM", "a record was written into a full sector")
+        off = _SECTOR - free
+        sector = self._sector
         # Closed meanwhile: after a failed call no record may follow the torn one, recovery would not
         # reach it.
-        self._off = SECTOR_BYTES
-        self.dev.writeblocks(sector, self._view[:n], off)
-        self._off = off + ((n + 3) & ~3)
+        self.free = 0
+        self._write(sector, record, off)
+        self.free = free - size
         return sector << 12 | off
 
     def oldest(self):
@@ -175,12 +175,12 @@ class Ring:
         # Open the next sector. save() puts or carries whatever in the oldest sector must live on.
         # The header, written last, makes the new sector valid and the oldest one garbage.
         sector = (self._sector + 1) % self.sectors
-        if self._blank != sector and not self._is_blank(sector, 0):
+        if self._blank != sector:
             self.dev.ioctl(_IOCTL_ERASE, sector)
         self._blank = -1
         before = self._sector
         self._sector = sector
-        self._off = HEADER_BYTES
+        self.free = SECTOR_BYTES - HEADER_BYTES
         valid = False
         try:
             save()
@@ -193,7 +193,7 @@ class Ring:
         finally:
             if not valid:
                 self._sector = before
-                self._off = SECTOR_BYTES
+                self.free = 0
 
     def tidy(self):
         # Erase the sector that the next rotation needs, ahead of time (an erase takes about 40 ms on a

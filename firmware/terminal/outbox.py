@@ -17,10 +17,13 @@ from .regions import SECTOR_BYTES
 _MAGIC = b"TSJ1"
 _OP = const(1)
 _DONE = const(2)
-OP_ID_BYTES = 12
-MAX_OP_BYTES = 1008  # longer than any op that fits a 1,024-byte op-frame
-_BATCH = const(8)
+_ID = const(12)
+_MAX_PAYLOAD = const(1020)  # longer than any op that fits a 1,024-byte op-frame, with its id
+OP_ID_BYTES = _ID
+MAX_OP_BYTES = _MAX_PAYLOAD - _ID
+_BATCH = const(16)  # op ids and statuses: 8 ops
 _NOTE_BYTES = const(13)  # op_id, status
+_STATUS = tuple([bytes((status,)) for status in range(32)])
 CAPACITY = 128
 
 
@@ -37,16 +40,15 @@ class Outbox:
     def __init__(self, dev, boot, capacity=CAPACITY):
         self.capacity = capacity
         self.lost = 0  # pending ops whose record rotted in flash
-        self._boot = boot
+        self._boot = struct.pack(">I", boot)
         self._running = 0
         self._pending = {}  # op_id -> location << 11 | payload length
         self._live_bytes = 0  # flash that the pending ops' records take
-        self._notes = bytearray(_BATCH * _NOTE_BYTES)
-        self._note_end = 0
-        self._ring = Ring(dev, _MAGIC, OP_ID_BYTES + MAX_OP_BYTES)
+        self._notes = []  # op id, status, ... of finished ops that flash does not know of
+        self._ring = Ring(dev, _MAGIC, _MAX_PAYLOAD)
         # Of N sectors one is always garbage. If the pending ops leave this much free in the others together,
         # at least one of those has room for the longest op, or for a batch of notes.
-        spare = record_bytes(OP_ID_BYTES + MAX_OP_BYTES)
+        spare = record_bytes(_MAX_PAYLOAD)
         self._budget_bytes = (self._ring.sectors - 1) * (SECTOR_BYTES - HEADER_BYTES - spare)
         self._ring.recover(self._visit)
 
@@ -59,48 +61,47 @@ class Outbox:
     def next_op_id(self, random):
         # -> 12 bytes nobody used before: boot number, running number, random(4).
         self._running += 1
-        return struct.pack(">II", self._boot, self._running) + random(4)
+        return self._boot + self._running.to_bytes(4, "big") + random(4)
 
     def append(self, op_id, op):
         # Store an encoded op (bytes) -> its location. Durable on return. Full: nothing was written.
         pending = self._pending
-        n = len(op) + OP_ID_BYTES
-        live_bytes = self._live_bytes + record_bytes(n)
+        n = len(op) + _ID
+        size = (n + 11) & ~3  # record_bytes(n)
+        live_bytes = self._live_bytes + size
         if len(pending) >= self.capacity or live_bytes > self._budget_bytes:
             raise Full("the outbox is full: wait for the server, or remove an order")
-        if n > OP_ID_BYTES + MAX_OP_BYTES or op_id in pending:
+        if n > _MAX_PAYLOAD or op_id in pending:
             raise StorageError("BAD_OP", "an op is too long for the outbox, or its id is in use")
         ring = self._ring
-        if not ring.has_room(n):
-            self._make_room(n)
-        location = ring.put(_OP, op_id, op)
+        if size > ring.free:
+            self._make_room(size)
+        location = ring.put(_OP, op_id, op, n)
         pending[op_id] = location << 11 | n
         self._live_bytes = live_bytes
         return location
 
     def done(self, op_id, status):
         # A verified final answer to this very op arrived -> True; False if it was not pending (answered
-        # twice).
-        # Durable after flush(), or by itself with the last of a batch.
+        # twice). status: 0..31. Durable after flush(), or by itself with the last of a batch.
         if not self._forget(op_id):
             return False
-        end = self._note_end
         notes = self._notes
-        notes[end : end + OP_ID_BYTES] = op_id
-        notes[end + OP_ID_BYTES] = status
-        self._note_end = end + _NOTE_BYTES
-        if self._note_end == len(notes):
+        notes.append(op_id)
+        notes.append(_STATUS[status])
+        if len(notes) >= _BATCH:
             self.flush()
         return True
 
     def flush(self):
         # Write the notes about finished ops that are still in RAM.
-        n = self._note_end
-        if n:
-            if not self._ring.has_room(n):
-                self._make_room(n)
-            self._ring.put(_DONE, memoryview(self._notes)[:n])
-            self._note_end = 0
+        notes = b"".join(self._notes)
+        if notes:
+            size = record_bytes(len(notes))
+            if size > self._ring.free:
+                self._make_room(size)
+            self._ring.put(_DONE, b"", notes, len(notes))
+            self._notes.clear()
 
     def tidy(self):
         # Erase the next sector ahead of time; for idle moments.
@@ -129,7 +130,7 @@ class Outbox:
         value = self._pending.pop(op_id, None)
         if value is None:
             return False
-        self._live_bytes -= record_bytes(value & 2047)
+        self._live_bytes -= ((value & 2047) + 11) & ~3
         return True
 
     def _visit(self, kind, payload, location):
@@ -142,11 +143,11 @@ class Outbox:
             for i in range(0, len(payload), _NOTE_BYTES):
                 self._forget(bytes(payload[i : i + OP_ID_BYTES]))
 
-    def _make_room(self, payload_bytes):
+    def _make_room(self, size):
         ring = self._ring
         for _ in range(ring.sectors):
             self._reclaim()
-            if ring.has_room(payload_bytes):
+            if size <= ring.free:
                 return
         raise StorageError("NO_ROOM", "the journal found no room although its budget says there is some")
 
