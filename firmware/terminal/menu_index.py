@@ -16,7 +16,7 @@ MAX_MODIFIERS = const(1024)
 _MAX_NAME = const(48)
 _ENTRY_BYTES = const(128)  # longer than any tax, category, group head, modifier or item
 _WINDOW_BYTES = const(512)
-_STEP_ENTRIES = const(16)
+_STEP_ENTRIES = const(12)
 
 
 class MenuError(StorageError):
@@ -69,6 +69,7 @@ class Index:
         self.item_at = array("H")  # row -> file offset
         self.item_price = array("I")
         self.item_category = bytearray()
+        self.item_plain = bytearray()  # row -> 1 if no choice is required
         self.item_groups = bytearray()  # group rows of item 0, of item 1, ...
         self.item_groups_end = array("H")  # row -> end of its group rows
         self.groups = {}  # group id -> row
@@ -87,6 +88,8 @@ class Index:
     def unit_minor(self, row, modifiers):
         # -> what one piece of an item row costs with these modifier ids, in minor units.
         # Raises MenuError UNKNOWN_MODIFIER, MODIFIER_RULE.
+        if len(modifiers) > 8:
+            raise MenuError("MODIFIER_RULE", "a line takes at most 8 choices")
         groups = self.groups_of(row)
         taken = bytearray(len(groups))
         unit = self.item_price[row]
@@ -116,9 +119,10 @@ class Index:
                 raise MenuError("UNKNOWN_ITEM", "the menu has no such item")
             if not 1 <= quantity <= 99:
                 raise MenuError("BAD_QUANTITY", "a line takes 1 to 99 pieces")
-            if len(modifiers) > 8:
-                raise MenuError("MODIFIER_RULE", "a line takes at most 8 choices")
-            total += quantity * self.unit_minor(row, modifiers)
+            if modifiers or not self.item_plain[row]:
+                total += quantity * self.unit_minor(row, modifiers)
+            else:
+                total += quantity * self.item_price[row]
         if not 1 <= len(lines) <= 32 or total > MAX_TOTAL_MINOR:
             raise MenuError("TOO_LARGE", "an order takes 1 to 32 lines and a limited total")
         return total
@@ -155,12 +159,13 @@ def _read_steps(window):
     window.more()
     count = reader.array((1, 64))
     index.categories_at = window.offset()
-    for _ in range(count):
+    for row in range(count):
         window.more()
         reader.array(2)
         _add_id(index.categories, reader.uint(255, 1))
         reader.tstr(1, _MAX_NAME)
-    yield
+        if row % _STEP_ENTRIES == 0:
+            yield
     window.more()
     for _ in range(reader.array((0, 256))):
         _read_group(index, window)
@@ -226,11 +231,15 @@ def _read_item(index, window, taxes):
     index.item_price.append(price)
     index.item_category.append(category)
     first = len(index.item_groups)
+    plain = 1
     for group in groups:
         row = index.groups.get(group)
         if row is None or bytes((row,)) in index.item_groups[first:]:
             _refuse("an item names a group twice, or one that is not there")
         index.item_groups.append(row)
+        if index.group_min[row]:
+            plain = 0
+    index.item_plain.append(plain)
     index.item_groups_end.append(len(index.item_groups))
 
 
