@@ -30,6 +30,7 @@ _NO_CHAIN = bytes(32)
 _log = logging.getLogger("tableside.ingest")
 
 Done = Callable[[bool], None]
+Answer = Callable[[bytes], None]
 
 
 class Ingest:
@@ -68,7 +69,7 @@ class Ingest:
             self._observations.refuse(device, "frame_rate_limited")
             done(True)
         elif kind == OPS:
-            self._op(device, payload, done)
+            self.op(device, payload, lambda answer: self._send(device, "reply", answer), done)
         elif kind == HELLO:
             self._handshakes.hello(device, payload, done)
         else:
@@ -90,24 +91,28 @@ class Ingest:
         except Refusal as refusal:
             self._observations.refuse(device, refusal.code)
 
-    def _op(self, device: str, frame: bytes, done: Done) -> None:
+    def op(self, device: str, frame: bytes, answer: Answer, done: Done) -> None:
+        """Verify, queue and apply one op-frame of a device, however it came.
+
+        ``answer`` gets the reply-frame or hint, if there is one; ``done(stored)`` is called after it, once.
+        """
         session = self._sessions.get(device)
         if session is None:
-            self._no_session(device, frame, "unknown_session")
+            self._no_session(device, frame, "unknown_session", answer)
             done(True)
             return
         try:
             verified = self._verifier.open(session, frame)
         except Refusal as refusal:
             if refusal.code in NEEDS_NEW_SESSION:
-                self._no_session(device, frame, refusal.code)
+                self._no_session(device, frame, refusal.code, answer)
             else:
                 self._observations.refuse(device, refusal.code)
             done(True)
             return
-        self._queue(device, session, verified, done)
+        self._queue(device, session, verified, answer, done)
 
-    def _queue(self, device: str, session: Session, verified: VerifiedOp, done: Done) -> None:
+    def _queue(self, device: str, session: Session, verified: VerifiedOp, answer: Answer, done: Done) -> None:
         if verified.duplicate:
             self._observations.refuse(device, "replayed_transmission")
         known = self._catalogue.snapshot.devices.get(device)
@@ -123,28 +128,30 @@ class Ingest:
                 self._clock.unix_time(),
             )
             try:
-                self._writer.submit(job, lambda outcome: self._settle(device, session, outcome, done))
+                self._writer.submit(job, lambda outcome: self._settle(device, session, outcome, answer, done))
                 return
             except QueueFull:
                 wait_ms, code = QUEUE_FULL_RETRY_MS, "queue_full"
         self._observations.refuse(device, code)
         reply = Reply(verified.op.op_id, Status.RATE_LIMITED, wait_ms, 0, 0, 0, _NO_CHAIN)
-        self._send(device, "reply", self._verifier.seal_reply(session, reply))
+        answer(self._verifier.seal_reply(session, reply))
         done(True)
 
-    def _settle(self, device: str, session: Session, outcome: Outcome[Answered], done: Done) -> None:
+    def _settle(
+        self, device: str, session: Session, outcome: Outcome[Answered], answer: Answer, done: Done
+    ) -> None:
         """After the commit: reply first, PUBACK last."""
         answered = outcome.value
         if answered is not None:
             if answered.reply.status == Status.REJECTED:
                 self._observations.refuse(device, f"rejected_{answered.reply.arg}")
-            self._send(device, "reply", self._verifier.seal_reply(session, answered.reply))
+            answer(self._verifier.seal_reply(session, answered.reply))
             done(True)
         elif isinstance(outcome.error, SessionGone):
             if self._sessions.get(device) is session:
                 del self._sessions[device]
             self._observations.refuse(device, "unknown_session")
-            self._send(device, "reply", unknown_session(session.row.sid))
+            answer(unknown_session(session.row.sid))
             done(True)
         else:
             self._observations.refuse(device, "storage_error")
@@ -154,10 +161,10 @@ class Ingest:
                 _log.error("an op of %s could not be applied", device, exc_info=outcome.error)
             done(False)
 
-    def _no_session(self, device: str, frame: bytes, code: str) -> None:
+    def _no_session(self, device: str, frame: bytes, code: str, answer: Answer) -> None:
         self._observations.refuse(device, code)
         try:
             sid = sid_of(frame)
         except Refusal:
             return
-        self._send(device, "reply", unknown_session(sid))
+        answer(unknown_session(sid))
