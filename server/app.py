@@ -10,9 +10,7 @@ import json
 import logging
 import os
 import sqlite3
-import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,10 +20,10 @@ from server.devices.beacons import Beacons
 from server.devices.handshake import Handshake
 from server.devices.keys import KeyStore
 from server.devices.records import DeviceState, IssuedBeacon, MenuReference
-from server.devices.seams import Clock, Entropy, SystemClock, SystemEntropy
 from server.devices.verify import OpVerifier, Session
 from server.ordering.catalogue import Catalogue
 from server.ordering.menu_prices import read_signed_prices
+from server.platform import Platform
 from server.releases.bundle import open_bundle
 from server.releases.serving import Releases
 from server.storage import admin
@@ -59,14 +57,12 @@ class _BeaconLog:
     site: str
     known: list[IssuedBeacon]
     writer: Writer
-    loop: asyncio.AbstractEventLoop
 
     def load(self) -> Iterable[IssuedBeacon]:
         return self.known
 
     def append(self, beacon: IssuedBeacon) -> None:
-        stored = asyncio.run_coroutine_threadsafe(self.writer.run(StoreBeacon(self.site, beacon)), self.loop)
-        stored.result(BEACON_STORE_TIMEOUT_S)
+        self.writer.run_from_thread(StoreBeacon(self.site, beacon), BEACON_STORE_TIMEOUT_S)
 
 
 class OrderServer:
@@ -77,16 +73,15 @@ class OrderServer:
     the user.
     """
 
-    def __init__(
-        self, config: ServerConfig, clock: Clock | None = None, entropy: Entropy | None = None
-    ) -> None:
+    def __init__(self, config: ServerConfig, platform: Platform | None = None) -> None:
         self.config = config
         self.said: list[str] = []
         self.observations = Observations(config.site)
-        self._clock = clock or SystemClock()
-        self._entropy = entropy or SystemEntropy()
+        self._platform = platform or Platform()
+        self._clock = self._platform.clock
+        self._entropy = self._platform.entropy
         self._lock = StateLock(config.state)
-        self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="server-rsa")
+        self._executor = self._platform.executor()
         self._sessions: dict[str, Session] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._beacon_due = asyncio.Event()
@@ -137,7 +132,7 @@ class OrderServer:
         if self._writer is not None:
             with contextlib.suppress(StorageError, QueueFull):
                 await self._flush_observations()
-            await asyncio.get_running_loop().run_in_executor(None, self._writer.stop)
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._writer.stop)
             self._writer = None
         self._executor.shutdown(wait=True)
         if self._database is not None:
@@ -169,7 +164,7 @@ class OrderServer:
 
     def _open_database(self, keystore: KeyStore) -> Database:
         fresh = not (self.config.state / "tableside.db").exists()
-        database = open_database(self.config.state, create=True)
+        database = open_database(self.config.state, create=True, connect=self._platform.connect)
         site = self.config.site
         try:
             admin.ensure_site(database, site)
@@ -196,7 +191,7 @@ class OrderServer:
             self._first_load(connection, database)
             beacons = load_beacons(connection, site)
             self._sessions.update({row.device: Session(row) for row in load_sessions(connection, site)})
-        self._writer = Writer(
+        self._writer = self._platform.writer(
             database,
             loop,
             capacity=config.queue_capacity,
@@ -204,9 +199,9 @@ class OrderServer:
             on_revision=lambda connection: self._reload(connection, loop),
         )
         self._writer.start()
-        beacon_log = _BeaconLog(site, beacons, self._writer, loop)
+        beacon_log = _BeaconLog(site, beacons, self._writer)
         self._beacons = Beacons(site, self._keystore, beacon_log, self._clock, self._entropy)
-        limiter = RateLimiter(config.limits, time.monotonic)
+        limiter = RateLimiter(config.limits, self._platform.monotonic)
         handshakes = Handshakes(
             Handshake(
                 self._keystore,
@@ -224,7 +219,7 @@ class OrderServer:
             self._sessions,
             lambda device, payload: self._send(device, "hello", payload),
         )
-        self._updates = Updates(self._send, limiter, self.observations, time.monotonic)
+        self._updates = Updates(self._send, limiter, self.observations, self._platform.monotonic)
         ingest = Ingest(
             catalogue=self._catalogue,
             verifier=OpVerifier(self._clock),
@@ -237,7 +232,7 @@ class OrderServer:
             send=self._send,
             updates=self._updates,
         )
-        self._broker = DeviceBroker(
+        self._broker = self._platform.broker(
             site=site,
             host=config.mqtt_host,
             port=config.mqtt_port,
@@ -270,7 +265,7 @@ class OrderServer:
         if broker is None:
             return
         snapshot = self._catalogue.snapshot
-        for device in {*self._sessions, *broker.connected()}:
+        for device in sorted({*self._sessions, *broker.connected()}):
             known = snapshot.devices.get(device)
             if known is None or known.state is not DeviceState.ACTIVE:
                 self._sessions.pop(device, None)

@@ -8,7 +8,7 @@ set on each connection: with less, a commit is not on disk when it returns.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -35,6 +35,14 @@ def database_path(state: Path) -> Path:
     return state / DATABASE_NAME
 
 
+Connect = Callable[[Path], sqlite3.Connection]
+
+
+def sqlite_connect(path: Path) -> sqlite3.Connection:
+    """Open a database file with Python's own SQLite; usable from any one thread at a time."""
+    return sqlite3.connect(path, check_same_thread=False)
+
+
 def _configure(connection: sqlite3.Connection) -> None:
     connection.isolation_level = None
     connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
@@ -43,8 +51,8 @@ def _configure(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA foreign_keys=ON")
 
 
-def _engine(path: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool, connect_args={"check_same_thread": False})
+def _engine(path: Path, connect: Connect) -> Engine:
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool, creator=lambda: connect(path))
 
     @event.listens_for(engine, "connect")
     def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
@@ -111,8 +119,8 @@ def damaged(path: Path, detail: str) -> StorageError:
     )
 
 
-def open_database(state: Path, *, create: bool = False) -> Database:
-    """Open ``state``/tableside.db, creating it when asked.
+def open_database(state: Path, *, create: bool = False, connect: Connect = sqlite_connect) -> Database:
+    """Open ``state``/tableside.db, creating it when asked; every connection is made by ``connect``.
 
     Raises: StorageError when the file is missing, damaged, locked, not a database or of another schema
     version.
@@ -122,7 +130,7 @@ def open_database(state: Path, *, create: bool = False) -> Database:
         raise StorageError(
             f"there is no database {path}; start `tableside server run --state {state}` once first"
         )
-    engine = _engine(path)
+    engine = _engine(path, connect)
     try:
         with engine.connect() as connection:
             _check(path, connection.connection.driver_connection)

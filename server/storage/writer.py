@@ -113,6 +113,10 @@ class Writer:
         self.submit(job, settle)
         return await future
 
+    def run_from_thread(self, job: Callable[[sqlite3.Connection], T], timeout_s: float) -> T:
+        """Like ``run``, for callers in a worker thread, which it blocks."""
+        return asyncio.run_coroutine_threadsafe(self.run(job), self._loop).result(timeout_s)
+
     @property
     def depth(self) -> int:
         """Jobs waiting."""
