@@ -1,10 +1,11 @@
 # What only a bench may do to a terminal; this file is left out of production images.
 #
 # Adds machine commands to the console:
-#   throughput {n, window?, journal?, lines?, rate?}  n orders through the real path, closed loop with
-#       outstanding, or open loop at `rate` a second; lines: 1, 3 or 6. -> instret, idle_us, elapsed_us,
-#       status, publish_bytes, latency [[below_us, count], ...] from the scheduled time, resent, repeated
-#   listen {n, ms?}               counts down-link messages -> n, elapsed_us, instret, idle_us
+#   throughput {n, window?, journal?, lines?, rate?}
+#       n orders through the real path, closed loop with `window` outstanding, or open loop at `rate` a
+#       second; lines: 1, 3 or 6. -> instret, idle_us, elapsed_us, statuses, publish_bytes, resent, repeated,
+#       latency [[below_us, count], ...] from the scheduled time
+#   listen {n, ms?}               counts down-link messages -> n; `timed` of them took elapsed_us, instret
 #   mark                          instret, idle_us, us: counters now
 #   seal {lines, ...}             an op-frame that is neither journaled nor sent -> frame (hex), op
 #   publish {topic, hex, retain?} any bytes on any topic
@@ -15,9 +16,17 @@
 #   sleep {ms}
 import asyncio
 import binascii
+import gc
+import sys
+from array import array
 
 from terminal.compat import const, sleep_ms, ticks_diff, ticks_us
 from terminal.wire.frames import COMMITTED, encode_order
+
+if sys.implementation.name == "micropython":
+    import micropython
+else:
+    from terminal.compat import micropython
 
 # Orders of ordinary size from the demo menu, by number of lines.
 _ORDERS = {
@@ -26,6 +35,7 @@ _ORDERS = {
     6: [[1, 2, []], [3, 1, [101]], [20, 1, []], [4, 1, []], [30, 2, []], [31, 1, []]],
 }
 _TIMEOUT_MS = const(120000)
+_BUCKETS = const(256)
 
 
 class Agent:
@@ -51,29 +61,32 @@ class Agent:
         return await run.execute()
 
     async def _listen(self, request):
-        wanted = request["n"]
         app = self._app
+        client = app.client
+        protocol = client.protocol
         done = asyncio.Event()
-        seen = [0]
-        started = []
+        begin = protocol.received
+        start = []
+        pump = client.on_batch
 
-        def count(topic, payload):
-            if not started:
-                started.extend(_counters(app.board))
-            seen[0] += 1
-            if seen[0] == wanted:
-                started.append(_difference(started, app.board))
+        def after_batch():
+            pump()
+            if not start:  # the first messages only start the clock
+                start.append(protocol.received)
+                start.append(_counters(app.board))
+            elif protocol.received - begin >= request["n"]:
                 done.set()
 
-        app.on_downlink = count
+        client.on_batch = after_batch
         try:
             await asyncio.wait_for(done.wait(), request.get("ms", 30000) / 1000)
         except asyncio.TimeoutError:  # noqa: UP041 - MicroPython has no built-in of that name
-            started.append(_difference(started, app.board) if started else {})
+            pass
         finally:
-            app.on_downlink = None
-        answer = started[-1]
-        answer["n"] = seen[0]
+            client.on_batch = pump
+        answer = _difference(start[1], app.board) if start else {}
+        answer["n"] = protocol.received - begin
+        answer["timed"] = protocol.received - start[0] if start else 0
         return answer
 
     def _mark(self, request):
@@ -180,10 +193,14 @@ class Run:
         self._total = app.menu.total(self._lines)
         self._made = 0
         self._begun_us = {}  # op id -> when it was due, ticks in us
-        self._statuses = {}
+        self._refusals = {}  # status -> count
         self._finals = 0
         self._publish_bytes = 0
-        self._latency = Histogram()
+        self._buckets = array("H", bytes(2 * _BUCKETS))
+        self._table = app.ui.table
+        self._menu = app.menu.current().version
+        self._random = app.board.random
+        self._sender = app.sender
         self._done = asyncio.Event()
 
     async def execute(self):
@@ -196,7 +213,7 @@ class Run:
         sender.on_final = self._on_final
         sender.credit = self._window if not self._rate else before[1]
         sender.use(outbox)
-        app.settle()  # as every idle moment after start does
+        gc.collect()
         start = _counters(app.board)
         try:
             if self._rate:
@@ -205,19 +222,21 @@ class Run:
                 self._closed_loop()
             await asyncio.wait_for(self._done.wait(), _TIMEOUT_MS / 1000)
         except asyncio.TimeoutError:  # noqa: UP041
-            self._statuses["timeout"] = self._made - self._finals
+            self._refusals["timeout"] = self._made - self._finals
         finally:
             answer = _difference(start, app.board)
             sender.on_final, sender.credit = before[0], before[1]
             sender.use(app.outbox)
+        refused = sum([n for status, n in self._refusals.items() if status != "timeout"])
+        committed = self._refusals[COMMITTED] = self._finals - refused
         answer.update(
             {
                 "n": self._finals,
-                "committed": self._statuses.get(COMMITTED, 0),
-                "statuses": self._statuses,
+                "committed": committed,
+                "statuses": self._refusals,
                 "resent": sender.resent - before[3],
                 "repeated": sender.repeated - before[4],
-                "latency": self._latency.rows(),
+                "latency": self._latency(),
                 "publish_bytes": self._publish_bytes,
             }
         )
@@ -251,44 +270,49 @@ class Run:
             await sleep_ms(max(next_us // 1000, 1))
 
     def _make(self, due_us):
-        app = self._app
-        op_id = self._next_op_id(app.board.random)
-        op = encode_order(op_id, app.ui.table, self._lines, app.menu.current().version, self._total)
+        op_id = self._next_op_id(self._random)
+        op = encode_order(op_id, self._table, self._lines, self._menu, self._total)
         self._outbox.append(op_id, op)
         self._begun_us[op_id] = due_us
-        app.sender.add(op_id, op)
+        self._sender.add(op_id, op)
         self._made += 1
 
     def _on_final(self, op_id, status, arg, order_number, total_minor, lsn):
-        now_us = ticks_us()
         due_us = self._begun_us.pop(op_id, None)
-        if due_us is None:
+        if due_us is None:  # an order from before this run
             return
-        self._latency.add(ticks_diff(now_us, due_us))
-        self._finals += 1
-        self._statuses[status] = self._statuses.get(status, 0) + 1
+        now_us = ticks_us()
+        self._buckets[bucket_of(ticks_diff(now_us, due_us))] += 1
+        finals = self._finals + 1
+        self._finals = finals
+        if status != COMMITTED:
+            self._refusals[status] = self._refusals.get(status, 0) + 1
         if self._made < self._wanted:
             if not self._rate:
                 self._make(now_us)
-        elif self._finals == self._wanted:
+        elif finals == self._wanted:
             self._done.set()
 
-
-# Counts durations in buckets that are at most 1/8 wide: enough for percentiles, and small.
-class Histogram:
-    def __init__(self):
-        self._counts = {}
-
-    def add(self, duration_us):
-        shift = 0
-        while duration_us >> shift > 15:
-            shift += 1
-        bucket = (duration_us >> shift) + 1 << shift
-        self._counts[bucket] = self._counts.get(bucket, 0) + 1
-
     # [[upper bound in us, count], ...], ascending
-    def rows(self):
-        return [[bound, self._counts[bound]] for bound in sorted(self._counts)]
+    def _latency(self):
+        return [[bucket_end(i), count] for i, count in enumerate(self._buckets) if count]
+
+
+# Durations are counted in buckets that are at most 1/8 wide: enough for percentiles, and small.
+@micropython.viper
+def bucket_of(duration_us: int) -> int:
+    shift = 0
+    while duration_us > 15:
+        duration_us >>= 1
+        shift += 1
+    return shift * 8 + duration_us
+
+
+def bucket_end(bucket):
+    if bucket < 16:
+        return bucket + 1
+    shift = bucket // 8 - 1
+    return bucket - 8 * shift + 1 << shift
 
 
 def _counters(board):

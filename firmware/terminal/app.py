@@ -3,6 +3,7 @@
 # Order of things: what is in flash first (identity, counters, outbox, menu), so that a guest can order
 # without any network; then the link. Messages are handled where they arrive; the tasks below only wait.
 import asyncio
+import gc
 
 from terminal import heap, regions
 from terminal import identity as provisioning
@@ -58,7 +59,6 @@ class Terminal:
         self.slot = slot
         self.emit = emit if emit is not None else _silent
         self.options = board.options()
-        self.on_downlink = None  # a bench agent's counter
         try:
             self.identity = provisioning.load(board.region(regions.IDENTITY), self.options, ROOT_SPKI)
         except WireError:
@@ -76,8 +76,6 @@ class Terminal:
         self.session = Session(self.identity, root, self.counters, board.random, VERSION)
         self.ui = Ui(self.menu, self.identity.table)
         self.changed = asyncio.Event()  # link, menu or an order changed: for those who wait for a state
-        self._plug = None
-        self._settled = False
         self._queued_at = {}  # op id -> ticks, of ops the guest watches
         self.faults = {}  # exception name -> messages that were dropped because their handler failed
         self._connect_parts(root)
@@ -102,6 +100,7 @@ class Terminal:
             (down + b"/reply", down + b"/hello", down + b"/ota/+", beacon),
             (self._state_topic, encode_presence(0, VERSION, 0, 0)),
             self.options.get("keepalive_s", _KEEPALIVE_S),
+            on_fault=self._on_fault,
         )
         self.sender = Sender(
             self.client, self.session, self.outbox, up + b"/op", self._on_final, self._on_rekey
@@ -134,7 +133,7 @@ class Terminal:
         self.client.on_up = self._on_up
         self.client.on_down = self._on_down
         self.client.on_batch = self.sender.pump
-        self.routes = {
+        self.client.protocol.handlers = {
             down + b"/reply": self.sender.on_reply,
             down + b"/hello": self.control.on_hello_answer,
             beacon: self.control.on_beacon,
@@ -192,34 +191,20 @@ class Terminal:
                     self.outbox.flush()
                     self.outbox.tidy()
                     self.counters.tidy()
-                    if not self._settled:
-                        self.settle()
+                    gc.collect()
             else:
                 quiet = 0
 
-    # Long-lived objects were made (start, session, menu): puts the heap in order again.
-    def settle(self):
-        self._plug = None
-        self._plug = heap.plug()
-        self._settled = True
-
     # ------------------------------------------------------------------ messages
 
-    # A handler that fails costs the message it was given, not the terminal: whoever can send messages must
-    # not be able to stop it.
     def _on_message(self, topic, payload):
-        try:
-            route = self.routes.get(topic)
-            if route is not None:
-                route(payload)
-            elif topic.startswith(self._menu_prefix):
-                self.control.on_menu_chunk(payload)
-            if self.on_downlink is not None:
-                self.on_downlink(topic, payload)
-        except Exception as error:  # noqa: BLE001 - whatever it was, it cost one message and is counted
-            name = type(error).__name__
-            self.faults[name] = self.faults.get(name, 0) + 1
-            self.emit("error", {"code": "HANDLER_FAULT", "text": f"{name}: {error}"})
+        if topic.startswith(self._menu_prefix):
+            self.control.on_menu_chunk(payload)
+
+    def _on_fault(self, error):
+        name = type(error).__name__
+        self.faults[name] = self.faults.get(name, 0) + 1
+        self.emit("error", {"code": "HANDLER_FAULT", "text": f"{name}: {error}"})
 
     def _on_up(self, session_present):
         if self.session.state == ESTABLISHED:
@@ -244,7 +229,6 @@ class Terminal:
 
     def _on_session(self, duration_ms):
         accept = self.session.accept
-        self._settled = False
         self.ui.table = accept.table
         instret = self.control.costs["hello"] + self.control.costs["accept"]
         self.emit("session", {"sid": _hex(accept.sid), "ms": duration_ms, "instret": instret})
@@ -257,7 +241,6 @@ class Terminal:
 
     def _on_menu(self):
         self.ui.on_menu()
-        self._settled = False
         self.changed.set()
         self.emit("menu", {"version": self.menu.current().version})
         if self.ui.online:

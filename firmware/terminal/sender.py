@@ -21,6 +21,11 @@ _SHORTEST_RETRY_MS = const(50)  # bounds of what RATE_LIMITED may ask for
 _LONGEST_RETRY_MS = const(60000)
 
 
+# A reply that the broker kept from before a restart: no key of this start can judge it.
+def _no_session(frame):
+    raise WireError(UNSOLICITED)
+
+
 class Sender:
     # client: mqtt.Client; session: Session; outbox: Outbox; topic: bytes of o/<site>/<device>/op.
     # on_final(op_id, status, arg, order_number, total_minor, lsn): a verified final answer, the op is done.
@@ -41,6 +46,7 @@ class Sender:
         self._waiting = {}  # op id -> when to send it again (ticks)
         self._tries = {}  # op id -> resends so far, only for ops that were resent
         self._paused_until = None  # RATE_LIMITED
+        self._open = _no_session
         self._timer = asyncio.Event()
         self._alarm = None  # when run() wakes (ticks), None while it sleeps until it is woken
 
@@ -51,6 +57,8 @@ class Sender:
     # A new session: everything pending is sealed anew, oldest first.
     def restart(self, credit):
         self.credit = credit
+        if self._session.opener is not None:
+            self._open = self._session.opener.open
         self._waiting.clear()
         self._tries.clear()
         self._queue = [(op_id, None) for op_id, _ in self._outbox.pending()]
@@ -118,12 +126,8 @@ class Sender:
         if len(frame) < _SHORTEST_REPLY_BYTES:
             self._on_hint(frame)
             return
-        opener = self._session.opener
-        if opener is None:  # the broker kept it from before a restart: no key of this start can judge it
-            self._refuse(UNSOLICITED)
-            return
         try:
-            op_id, status, arg, order_number, total_minor, lsn, _ = opener.open(frame)
+            op_id, status, arg, order_number, total_minor, lsn, _ = self._open(frame)
         except WireError as error:
             self._refuse(error.code)
             return

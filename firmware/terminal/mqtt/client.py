@@ -31,7 +31,7 @@ _HIGH_WATER_BYTES = 1024  # unsent answers above this stop the reading
 class Client:
     # client_id, user, password, topics, will = (topic, payload): bytes. host: numeric address.
     # backoff: terminal.link.Backoff. topics are subscribed to at every connection, before anything is resent.
-    # on_message(topic, payload view): see Protocol.
+    # on_message(topic, payload view), handlers, on_fault: see Protocol.
     def __init__(
         self,
         host,
@@ -45,6 +45,8 @@ class Client:
         will=None,
         keepalive_s=30,
         window=16,
+        handlers=None,
+        on_fault=None,
     ):
         self.host = host
         self.port = port
@@ -54,7 +56,7 @@ class Client:
         self.on_down = None  # on_down(code, text): was up, or an attempt failed
         self.on_batch = None  # on_batch(): all messages of this turn were handled
         self.connections = 0
-        self.protocol = Protocol(on_message, self._subscribed, window)
+        self.protocol = Protocol(on_message, self._subscribed, window, handlers, on_fault)
         # publish(topic, payload, retain=False) queues one QoS 1 message; flush() sends it, at the latest the
         # next turn does. Returns the packet id, raises Full (see Protocol.publish).
         self.publish = self.protocol.publish

@@ -23,5 +23,6 @@ LOST = "LOST"  # the network reported an error
 PING_TIMEOUT = "PING_TIMEOUT"  # nothing was heard after a PINGREQ
 ACK_TIMEOUT = "ACK_TIMEOUT"  # a QoS 1 message stayed without its PUBACK
 MALFORMED = "MALFORMED"  # bytes that are not MQTT 3.1.1, or a packet a broker must not send
+FLOODED = "FLOODED"  # more messages at once than can be acknowledged
 TOO_LARGE = "TOO_LARGE"  # a packet too long to even skip
 STOPPED = "STOPPED"  # stop() was called

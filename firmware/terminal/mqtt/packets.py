@@ -42,9 +42,11 @@ def unsubscribe(packet_id, filters):
     return _packet(0xA2, pack(">H", packet_id) + b"".join([_string(f) for f in filters]))
 
 
-# Section 3.3, any size; retain is used for the state topic only.
-def publish(packet_id, topic, payload, retain=False):
-    return _packet(0x33 if retain else 0x32, _string(topic) + pack(">H", packet_id) + payload)
+# Section 3.3, everything before the payload; the packet id, its last two bytes, is still 0. retain is used
+# for the state topic only.
+def publish_prefix(topic, payload_bytes, retain=False):
+    head = bytes((0x33 if retain else 0x32,)) + _varint(len(topic) + payload_bytes + 4)
+    return head + _string(topic) + b"\x00\x00"
 
 
 PINGREQ = b"\xc0\x00"

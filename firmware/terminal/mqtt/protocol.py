@@ -7,6 +7,7 @@
 from terminal.compat import const
 from terminal.mqtt import packets
 from terminal.mqtt.errors import (
+    FLOODED,
     MALFORMED,
     REFUSED,
     SUBSCRIBE_REFUSED,
@@ -14,7 +15,7 @@ from terminal.mqtt.errors import (
     Full,
     MqttError,
 )
-from terminal.mqtt.fast import puback, publish, put, put_puback, put_publish
+from terminal.mqtt.fast import put_puback, scan
 
 _RX_BYTES = const(2560)
 _TX_BYTES = const(4096)
@@ -40,11 +41,25 @@ _REFUSALS = (
 
 
 class Protocol:
-    # on_message(topic bytes, payload memoryview): called while parsing, the view is valid only during the
+    # handlers: topic bytes -> handler(payload memoryview), looked up when a message's topic is another than
+    #     one before; on_message(topic, payload): for all other topics. The view is valid only during the
     #     PUBACK is queued when it returns.
+    # on_fault(error): a handler failed; that costs its message and nothing else, or whoever can send
+    #     stop the terminal.
     # on_subscribed(packet_id), or None.
-    def __init__(self, on_message, on_subscribed=None, window=8, rx_bytes=_RX_BYTES, tx_bytes=_TX_BYTES):
+    def __init__(
+        self,
+        on_message,
+        on_subscribed=None,
+        window=8,
+        handlers=None,
+        on_fault=None,
+        rx_bytes=_RX_BYTES,
+        tx_bytes=_TX_BYTES,
+    ):
         self.on_message = on_message
+        self.handlers = {} if handlers is None else handlers
+        self.on_fault = on_fault
         self.on_subscribed = on_subscribed
         self.window = window
         self.state = CLOSED
@@ -56,7 +71,10 @@ class Protocol:
         self.ping_pending = False
         self._packet_id = 0
         self._asked = {}  # packet id -> True for SUBSCRIBE and UNSUBSCRIBE
-        self._topic = b"-"  # of the last QoS 1 message received
+        self._topic = b"-"  # of the last message that had a handler
+        self._handler = self._unhandled
+        self._prefixes = {}  # length of a packet -> its bytes up to the payload
+        self._prefix_topic = None
         self._base = bytearray(rx_bytes)
         self._tx = bytearray(tx_bytes)
         self._tx_view = memoryview(self._tx)
@@ -152,12 +170,15 @@ class Protocol:
         packet_id = self._packet_id + 1
         if packet_id > 65535 or packet_id in inflight or self._asked:
             packet_id = self._free_id()
-        size = len(topic) + len(payload) + 4
-        if size < 16384 and not retain:
-            packet = bytearray(size + (3 if size > 127 else 2))
-            put_publish(packet, topic, packet_id, payload)
+        if topic is not self._prefix_topic or retain:
+            prefix = self._prefix(topic, len(payload), retain)
         else:
-            packet = packets.publish(packet_id, topic, payload, retain)
+            prefix = self._prefixes.get(len(payload))
+            if prefix is None:
+                prefix = self._prefix(topic, len(payload), False)
+        prefix[-2] = packet_id >> 8
+        prefix[-1] = packet_id & 255
+        packet = prefix + payload
         size = len(packet)
         tail = self._tx_tail
         if tail + size > self._tx_limit:
@@ -165,11 +186,22 @@ class Protocol:
                 raise MqttError(TOO_LARGE, f"a message of {size} bytes does not fit")
             self._make_room(size, self._tx_limit)
             tail = self._tx_tail
-        put(self._tx, tail, packet)
+        # Through a view of exactly this length: assigning to a slice of _tx would move all that is behind it.
+        self._tx_view[tail : tail + size][:] = packet
         self._tx_tail = tail + size
         inflight[packet_id] = packet
         self._packet_id = packet_id
         return packet_id
+
+    # Ops of a few sizes follow each other on one topic: their packets begin alike but for the packet id.
+    def _prefix(self, topic, payload_bytes, retain):
+        prefix = bytearray(packets.publish_prefix(topic, payload_bytes, retain))
+        if not retain:
+            if topic is not self._prefix_topic or len(self._prefixes) > 15:
+                self._prefixes.clear()
+                self._prefix_topic = topic
+            self._prefixes[payload_bytes] = prefix
+        return prefix
 
     # The bytes to write to the network now; tell with sent() how many were taken.
     def to_send(self):
@@ -195,14 +227,15 @@ class Protocol:
     def _put(self, packet):
         if self._tx_tail + len(packet) > len(self._tx):
             self._make_room(len(packet), len(self._tx))
-        put(self._tx, self._tx_tail, packet)
-        self._tx_tail += len(packet)
+        end = self._tx_tail + len(packet)
+        self._tx_view[self._tx_tail : end][:] = packet
+        self._tx_tail = end
 
     def _make_room(self, size, limit):
         waiting = bytes(self.to_send())
         if len(waiting) + size > limit:
             raise Full
-        put(self._tx, 0, waiting)
+        self._tx_view[: len(waiting)][:] = waiting
         self._tx_head = 0
         self._tx_tail = len(waiting)
 
@@ -233,22 +266,9 @@ class Protocol:
         rx = self._rx
         end = self._tail
         pos = self._head
-        inflight = self.inflight
+        if self.state == CONNECTED:
+            pos = self._head = self._parse_usual(pos, end)
         while end - pos > 1:
-            # The two packets an order brings, at full speed.
-            if self.state == CONNECTED:
-                packet_id = puback(rx, pos, end)
-                if packet_id:
-                    if inflight.pop(packet_id, None) is None:
-                        self.strange_acks += 1
-                    pos += 4
-                    self._head = pos
-                    continue
-                at = publish(rx, pos, end, self._topic)
-                if at:
-                    self._head = pos = at & 16383
-                    self._deliver(at >> 14, pos)
-                    continue
             head = rx[pos]
             size = rx[pos + 1]
             body = pos + 2
@@ -282,18 +302,57 @@ class Protocol:
             else:
                 self._on_other(head, body, size)
             pos = stop
+            if self.state == CONNECTED:
+                pos = self._parse_usual(pos, end)
             self._head = pos
 
-    # A QoS 1 message to the same topic as the one before.
-    def _deliver(self, start, stop):
+    # The two packets an order brings, PUBACK and a QoS 1 PUBLISH to the same topic as before, at full speed.
+    # Returns where the first other or incomplete packet begins.
+    def _parse_usual(self, pos, end):
+        rx = self._rx
+        view = self._view
+        topic = self._topic
+        inflight = self.inflight
+        while True:
+            found = scan(rx, pos, end, topic)
+            if not found:
+                return pos
+            if found < 65536:
+                if inflight.pop(found, None) is None:
+                    self.strange_acks += 1
+                pos += 4
+                continue
+            pos = found & 16383
+            found >>= 14
+            self.received += 1
+            try:
+                self._handler(view[found:pos])
+            except Exception as error:  # noqa: BLE001 - whatever it was, it cost one message and is told
+                self.on_fault(error)
+            self._acknowledge(found - 2)
+
+    # at: where the packet id stands in the receive buffer.
+    def _acknowledge(self, at):
+        end = put_puback(self._tx, self._tx_tail, self._rx, at)
+        if not end:
+            raise MqttError(FLOODED, "more messages than can be acknowledged")
+        self._tx_tail = end
+
+    def _unhandled(self, payload):
+        self.on_message(self._topic, payload)
+
+    def _hand_over(self, topic, payload):
         self.received += 1
-        self.on_message(self._topic, self._view[start:stop])
-        tail = self._tx_tail
-        if tail + 4 > len(self._tx):
-            self._put(b"\x40\x02" + bytes(self._view[start - 2 : start]))
-            return
-        put_puback(self._tx, tail, self._rx, start - 2)
-        self._tx_tail = tail + 4
+        try:
+            handler = self.handlers.get(topic)
+            if handler is None:
+                self.on_message(topic, payload)
+            else:
+                self._topic = topic
+                self._handler = handler
+                handler(payload)
+        except Exception as error:  # noqa: BLE001 - as above
+            self.on_fault(error)
 
     def _on_publish(self, head, pos, stop):
         rx = self._rx
@@ -307,19 +366,17 @@ class Protocol:
         payload = topic_end + 2 if qos1 else topic_end
         if payload > stop or topic_end == start or topic_end - start > _MAX_TOPIC:
             raise MqttError(MALFORMED, "PUBLISH with a bad topic")
-        topic = bytes(self._view[start:topic_end])
+        if qos1 and not rx[topic_end] and not rx[topic_end + 1]:
+            raise MqttError(MALFORMED, "packet id 0")
+        self._hand_over(bytes(self._view[start:topic_end]), self._view[payload:stop])
         if qos1:
-            if not rx[topic_end] and not rx[topic_end + 1]:
-                raise MqttError(MALFORMED, "packet id 0")
-            self._topic = topic
-            self._deliver(payload, stop)
-        else:
-            self.received += 1
-            self.on_message(topic, self._view[payload:stop])
+            self._acknowledge(topic_end)
 
     def _on_other(self, head, pos, size):
         rx = self._rx
-        if head == 0x40 and size == 2 and self.state == CONNECTED:  # PUBACK of packet id 0
+        if (
+            head == 0x40 and size == 2 and self.state == CONNECTED
+        ):  # PUBACK of packet id 0: scan() takes the rest
             self.strange_acks += 1
         elif head == 0xD0 and size == 0:  # PINGRESP
             self.ping_pending = False
@@ -387,7 +444,7 @@ class Protocol:
         if rx[pos] & 4:
             raise MqttError(MALFORMED, "PUBLISH with QoS 2")
         if rx[pos] & 2:
-            self._put(b"\x40\x02" + bytes(self._view[topic_end : topic_end + 2]))
+            self._acknowledge(topic_end)
         self.oversized += 1
         self._skip = size
         self._drop(pos)

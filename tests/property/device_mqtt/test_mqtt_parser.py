@@ -1,6 +1,7 @@
 """Whatever a broker sends, in whatever pieces: every message once and in order, or a coded end."""
 
 import struct
+from collections.abc import Callable, Collection
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,9 +27,18 @@ def _publish(topic: bytes, payload: bytes, packet_id: int) -> bytes:
     return bytes((0x32 if packet_id else 0x30,)) + _varint(len(body)) + body
 
 
-def _connected(messages: list[tuple[bytes, bytes]], rx_bytes: int) -> Protocol:
+def _connected(
+    messages: list[tuple[bytes, bytes]], rx_bytes: int, topics: Collection[bytes] = ()
+) -> Protocol:
+    """A connected protocol; `topics` have handlers of their own, the way the terminal's replies have."""
+
+    def handler(topic: bytes) -> Callable[[memoryview], None]:
+        return lambda payload: messages.append((topic, bytes(payload)))
+
     protocol = Protocol(
-        lambda topic, payload: messages.append((topic, bytes(payload))), None, 8, rx_bytes=rx_bytes
+        lambda topic, payload: messages.append((topic, bytes(payload))),
+        handlers={topic: handler(topic) for topic in topics},
+        rx_bytes=rx_bytes,
     )
     protocol.open(b"t", b"t", b"p", 30)
     protocol.sent(protocol.pending_bytes())
@@ -65,17 +75,24 @@ def _end_of(protocol: Protocol, stream: bytes, pieces: list[int]) -> str | None:
 
 @given(
     messages=st.lists(
-        st.tuples(TOPICS, st.integers(0, 12_000), st.integers(0, 65535), st.integers(0, 255)), max_size=12
+        st.tuples(
+            st.one_of(TOPICS, st.sampled_from([b"d/demo/t-1/reply", b"d/demo/t-1/hello"])),
+            st.integers(0, 12_000),
+            st.integers(0, 65535),
+            st.integers(0, 255),
+        ),
+        max_size=12,
     ),
     pieces=st.lists(st.integers(1, 3000), min_size=1, max_size=8),
     rx_bytes=st.integers(300, 3000),
+    handled=st.booleans(),
 )
 @settings(deadline=None, max_examples=150)
 def test_every_message_arrives_once_in_order_and_is_acknowledged(
-    messages: list[tuple[bytes, int, int, int]], pieces: list[int], rx_bytes: int
+    messages: list[tuple[bytes, int, int, int]], pieces: list[int], rx_bytes: int, handled: bool
 ) -> None:
     got: list[tuple[bytes, bytes]] = []
-    protocol = _connected(got, rx_bytes)
+    protocol = _connected(got, rx_bytes, [topic for topic, *_ in messages] if handled else ())
     packets = [
         (topic, bytes((fill,)) * size, packet_id, _publish(topic, bytes((fill,)) * size, packet_id))
         for topic, size, packet_id, fill in messages
@@ -91,7 +108,7 @@ def test_every_message_arrives_once_in_order_and_is_acknowledged(
 @given(stream=st.binary(max_size=4000), pieces=st.lists(st.integers(1, 700), min_size=1, max_size=5))
 @settings(deadline=None, max_examples=300)
 def test_random_bytes_end_in_a_code_and_never_in_a_crash(stream: bytes, pieces: list[int]) -> None:
-    protocol = _connected([], 600)
+    protocol = _connected([], 600, [b"\0"])
     assert _end_of(protocol, stream, pieces) in (None, "MALFORMED", "TOO_LARGE")
 
 
@@ -106,5 +123,5 @@ def test_flipped_bytes_in_good_packets_end_in_a_code_and_never_in_a_crash(
     stream = bytearray(b"".join(_publish(*packet) for packet in packets) + b"\x40\x02\x00\x01\xd0\x00")
     for _ in range(data.draw(st.integers(1, 4))):
         stream[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))
-    protocol = _connected([], 600)
+    protocol = _connected([], 600, [topic for topic, *_ in packets])
     assert _end_of(protocol, bytes(stream), [97]) in (None, "MALFORMED", "TOO_LARGE")

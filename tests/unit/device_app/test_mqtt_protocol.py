@@ -274,3 +274,33 @@ def test_packet_ids_in_use_are_never_given_twice() -> None:
     peer.protocol._packet_id = first - 1
     second = peer.protocol.publish(TOPIC, b"2")
     assert len({first, subscribe, second}) == 3
+
+
+def test_a_failing_handler_costs_its_message_and_nothing_else() -> None:
+    faults: list[Exception] = []
+    seen: list[bytes] = []
+
+    def handler(payload: memoryview) -> None:
+        seen.append(bytes(payload))
+        if len(seen) != 3:
+            raise ValueError(len(seen))
+
+    protocol = Protocol(
+        lambda topic, payload: handler(payload), handlers={TOPIC: handler}, on_fault=faults.append
+    )
+    protocol.open(b"t", b"t", b"p", 30)
+    protocol.sent(protocol.pending_bytes())
+    data = CONNACK + b"".join(publish(TOPIC, b"%d" % i, i) for i in range(1, 5)) + publish(b"x", b"5", 5)
+    protocol.space()[: len(data)] = data
+    protocol.take(len(data))
+    assert seen == [b"1", b"2", b"3", b"4", b"5"]
+    assert [error.args[0] for error in faults] == [1, 2, 4, 5]
+    assert bytes(protocol.to_send()) == b"".join(b"\x40\x02\x00%c" % i for i in range(1, 6))
+
+
+def test_more_messages_than_can_be_acknowledged_end_the_connection_with_a_code() -> None:
+    peer = Peer()
+    flood = publish(b"t", b"") * 1100
+    with pytest.raises(MqttError) as caught:
+        peer.feed(flood)
+    assert caught.value.code == "FLOODED"
