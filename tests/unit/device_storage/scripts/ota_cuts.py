@@ -71,6 +71,12 @@ class Board:
     def reset_cause(self):
         return self.cause
 
+    def stats(self):
+        return {}
+
+    def instret(self):
+        return 0
+
 
 class Trusting(OtaAgent):
     async def _open_manifest(self, offer):
