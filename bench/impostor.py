@@ -22,12 +22,13 @@ from bench.boards.base import Identity
 from bench.errors import CaseFailed, DeadlinePassed
 from server.wire import aad
 from server.wire.cose import mac0, mac_prefix, parse_mac0, verify_mac0
-from server.wire.frames import Accept, Beacon, Hello
+from server.wire.frames import Accept, Beacon, Hello, Hint, HintStatus
 from server.wire.keyschedule import SessionKeys, derive, transcript_hash
 from server.wire.ops import Line, Op, OpType, Reply, encode_op_message
 from server.wire.rsa import RsaSigner, VerifyKey, load_public, oaep_encrypt
 
 DEADLINE_S = 15.0
+ATTEMPTS = 8
 FIRMWARE = 0x000100
 _HINT_HEAD = 0x83
 
@@ -217,15 +218,19 @@ class Impostor:
         return Hello(**fields).seal(self.signer, self.who.site), secret, nonce  # type: ignore[arg-type]
 
     def shake_hands(self) -> Accept:
-        """Make a session.
+        """Make a session, coming back later when the server asks for that.
 
         Raises: CaseFailed when the server refuses or does not answer.
         """
-        beacon_frame = self.beacon()
-        frame, secret, nonce = self.hello()
-        since = self.mark()
-        self.say("hello", frame)
-        answer = self.await_heard("hello", since)[0]
+        for _ in range(ATTEMPTS):
+            beacon_frame = self.beacon()
+            frame, secret, nonce = self.hello()
+            since = self.mark()
+            self.say("hello", frame)
+            answer = self.await_heard("hello", since)[0]
+            if not is_hint(answer) or hint_status(answer) != HintStatus.RATE_LIMITED:
+                break
+            threading.Event().wait(Hint.decode(answer).arg / 1000)
         if is_hint(answer):
             raise CaseFailed(f"the server refused {self.who.device}'s Hello: {answer.hex()}")
         root = VerifyKey(provision.root_spki(), 3072)

@@ -102,11 +102,18 @@ def firmware_for(name: str, progress: Callable[[str], None]) -> Firmware | None:
     """
     if name not in ("qemu", "process"):
         return None
+    _check_tools(kind(name))
     try:
         image = images.build("qemu" if name == "qemu" else "process", progress=progress)
     except images.ImageError as error:
         raise BenchError("NO_FIRMWARE", str(error)) from error
     return Firmware(Path(image.path), image.digest, image.micropython, image.built)
+
+
+def _check_tools(wanted: Kind) -> None:
+    missing = wanted.needs()
+    if missing:
+        raise BenchError("MISSING_TOOL", f"Board {wanted.name} needs {', '.join(missing)}.")
 
 
 @dataclass(frozen=True)
@@ -129,9 +136,7 @@ def make(request: BoardRequest, firmware: Firmware | None, name: str, workdir: P
         if request.port_url is None:
             raise BenchError("NO_PORT", f"Board esp32 needs {'; '.join(chosen.needs())}.")
         return esp32.Esp32Board(name, workdir, request.port_url, request.host_address)
-    missing = chosen.needs()
-    if missing:
-        raise BenchError("MISSING_TOOL", f"Board {request.kind} needs {', '.join(missing)}.")
+    _check_tools(chosen)
     if firmware is None:
         raise BenchError(
             "NO_FIRMWARE", f"Board {request.kind} needs a firmware image: tableside firmware build."

@@ -32,7 +32,7 @@ from server.wire.ops import Line
 UP, DOWN = Direction.UP, Direction.DOWN
 SUITE = Suite("faults", "Link, power, broker and server fail; no order is lost, none doubled.")
 KEEPALIVE_S = 2
-CUT_SAMPLES = 6
+CUT_SAMPLES = 4
 RATE_LIMITED = int(HintStatus.RATE_LIMITED)
 
 

@@ -195,12 +195,12 @@ def latency_from_the_scheduled_time(rig: Rig) -> None:
 def highest_rate_without_queueing(rig: Rig) -> str:
     """The highest of a row of fixed rates with p99 under 100 ms and nothing lost."""
     best = 0
-    for rate in (50, 100, 200, 400, 800):
+    for rate in (100, 200, 400, 800):
         seen = campaign(rig.terminal, rate, rate=rate)
         if percentile(latencies_ms(seen), 99) > 100 or seen["resent"]:
             break
         best = rate
-    rig.measure("highest_rate_p99_100_ms", best, "1/s", ">= 50", note=SEED_RATE)
+    rig.measure("highest_rate_p99_100_ms", best, "1/s", ">= 100", note=SEED_RATE)
     return f"{best}/s"
 
 
@@ -217,7 +217,7 @@ def downlink_of_one_terminal(rig: Rig) -> str:
     for _ in range(messages):
         link.replay(reply)
     seen = terminal.console.answer(number, "listen", deadline_s=40)
-    check(seen["n"] == counted, f"{seen['n']} of {counted} arrived")
+    check(seen["n"] >= counted, f"{seen['n']} of {counted} arrived")
     until(
         lambda: terminal.rpc("stats")["sender"]["repeated"] - before == messages,
         f"{messages} replies verified as repetitions",
@@ -232,7 +232,7 @@ def the_server_under_load(rig: Rig) -> str:
     """The server under a fleet of software terminals: orders a second, latency, CPU an order, none lost."""
     folder = rig.folder / "load"
     folder.mkdir()
-    figures = server_load.run(devices=8, window=8, seconds=2.0, rate=200.0, folder=folder)
+    figures = server_load.run(devices=6, window=8, seconds=1.5, rate=200.0, folder=folder)
     rig.measurements.extend(figures)
     values = {figure.name: figure.value for figure in figures}
     return f"{values['server_orders_per_s']:.0f} orders/s"

@@ -102,6 +102,12 @@ def test_an_unknown_board_is_named_with_those_there_are() -> None:
         catalogue.kind("toaster")
 
 
+def test_a_missing_emulator_is_named_before_anything_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(BenchError, match=r"qemu-system-riscv32 \(run ci/setup\)"):
+        catalogue.firmware_for("qemu", print)
+
+
 def test_an_esp32_without_a_port_says_what_it_needs(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="--port"):
         catalogue.make(catalogue.BoardRequest("esp32"), None, "x", tmp_path)
