@@ -17,9 +17,10 @@ from server.devices.keys import KeyStore
 from server.devices.records import DeviceState
 from server.releases.files import load
 from server.storage import admin
-from server.storage.database import Database, open_database
+from server.storage.database import Database, StorageError, database_path, open_database
 from server.storage.ledger import Ledger
 from server.storage.lock import StateLock
+from server.storage.schema import SCHEMA_VERSION
 from server.transport.auth import hash_password
 from server.wire.menufile import parse_menu
 from server.wire.menus import Menu
@@ -70,6 +71,26 @@ def devices_add(args: argparse.Namespace) -> int:
             now_s=int(time.time()),
         )
     print(f"registered {args.device} on table {args.table}, {state}")
+    return 0
+
+
+def migrate(args: argparse.Namespace) -> int:
+    """`migrate`: like the start of a server, without serving."""
+    if not database_path(args.state).exists():
+        raise StorageError(f"there is no database in {args.state} to migrate")
+    lock = StateLock(args.state)
+    lock.acquire()
+    try:
+        database = open_database(args.state, upgrade=True)
+        database.close()
+    finally:
+        lock.release()
+    before = database.upgraded_from
+    print(
+        f"schema version {SCHEMA_VERSION}: nothing to do"
+        if before is None
+        else f"schema version {before} -> {SCHEMA_VERSION}"
+    )
     return 0
 
 

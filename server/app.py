@@ -30,6 +30,7 @@ from server.storage import admin
 from server.storage.database import Database, StorageError, open_database
 from server.storage.lock import StateLock
 from server.storage.registry import StoreBeacon, load_beacons, load_sessions
+from server.storage.schema import SCHEMA_VERSION
 from server.storage.writer import QueueFull, Writer
 from server.transport.auth import Authenticator
 from server.transport.broker import DeviceBroker
@@ -164,12 +165,16 @@ class OrderServer:
 
     def _open_database(self, keystore: KeyStore) -> Database:
         fresh = not (self.config.state / "tableside.db").exists()
-        database = open_database(self.config.state, create=True, connect=self._platform.connect)
+        database = open_database(self.config.state, create=True, upgrade=True, connect=self._platform.connect)
         site = self.config.site
         try:
             admin.ensure_site(database, site)
             if fresh:
                 self.said.append(f"made the database {database.path}")
+            if database.upgraded_from is not None:
+                self.said.append(
+                    f"upgraded the database from schema version {database.upgraded_from} to {SCHEMA_VERSION}"
+                )
             if admin.newest_menu_version(database, site) == 0 and self.config.demo_menu.exists():
                 menu = parse_menu(self.config.demo_menu.read_text("utf-8"))
                 frame = menu.seal(keystore.server_sign, site)

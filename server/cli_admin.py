@@ -22,6 +22,13 @@ def add_commands(commands: Any) -> None:
     _add_stock(commands)
     _add_release(commands)
     _add_orders(commands)
+    _leaf(
+        commands,
+        "migrate",
+        "migrate",
+        "bring the database to this version's schema (the server must be stopped; its start does the same)",
+        "tableside server migrate",
+    )
 
 
 def _common(parser: argparse.ArgumentParser, *, listing: bool = False) -> None:

@@ -18,7 +18,11 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import NullPool
 
 from server.errors import ServerError
-from server.storage.schema import SCHEMA_VERSION, metadata
+from server.storage import guards, schema_access, schema_house
+from server.storage.schema import HEAD_REVISION, SCHEMA_VERSION
+
+_TABLES = (schema_house.event, schema_access.access_token)  # their modules complete the metadata
+metadata = _TABLES[0].metadata
 
 DATABASE_NAME = "tableside.db"
 BUSY_TIMEOUT_MS = 10_000
@@ -68,9 +72,10 @@ def _engine(path: Path, connect: Connect) -> Engine:
 class Database:
     """One site's SQLite file, checked and ready."""
 
-    def __init__(self, path: Path, engine: Engine) -> None:
+    def __init__(self, path: Path, engine: Engine, upgraded_from: int | None = None) -> None:
         self.path = path
         self.engine = engine
+        self.upgraded_from = upgraded_from
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -119,9 +124,12 @@ def damaged(path: Path, detail: str) -> StorageError:
     )
 
 
-def open_database(state: Path, *, create: bool = False, connect: Connect = sqlite_connect) -> Database:
+def open_database(
+    state: Path, *, create: bool = False, upgrade: bool = False, connect: Connect = sqlite_connect
+) -> Database:
     """Open ``state``/tableside.db, creating it when asked; every connection is made by ``connect``.
 
+    ``upgrade`` brings an older schema up to date; ``Database.upgraded_from`` tells so.
     Raises: StorageError when the file is missing, damaged, locked, not a database or of another schema
     version.
     """
@@ -135,25 +143,57 @@ def open_database(state: Path, *, create: bool = False, connect: Connect = sqlit
         with engine.connect() as connection:
             _check(path, connection.connection.driver_connection)
         with engine.begin() as connection:
-            metadata.create_all(connection)
-            connection.exec_driver_sql(
-                "INSERT OR IGNORE INTO meta (name, value) VALUES ('schema_version', ?), ('admin_revision', "
-                "'1')",
-                (str(SCHEMA_VERSION),),
-            )
-            found = connection.exec_driver_sql(
-                "SELECT value FROM meta WHERE name='schema_version'"
-            ).scalar_one()
+            found = schema_version(connection)
+            if found is None:
+                _make_tables(connection)
+            elif found < SCHEMA_VERSION and upgrade:
+                _upgrade(connection)
+            elif found != SCHEMA_VERSION:
+                raise _other_version(state, found)
     except Exception as error:
         engine.dispose()
         raise _explain(path, error) from error
-    if int(found) != SCHEMA_VERSION:
-        engine.dispose()
-        raise StorageError(
-            f"the database {path} has schema version {found}, this server needs {SCHEMA_VERSION}; "
-            f"use the server version that wrote it"
-        )
-    return Database(path, engine)
+    return Database(path, engine, upgraded_from=found if found != SCHEMA_VERSION else None)
+
+
+def schema_version(connection: Connection) -> int | None:
+    """The schema version a database has, None where it has no tables yet."""
+    if not connection.dialect.has_table(connection, "meta"):
+        return None
+    return int(
+        connection.exec_driver_sql("SELECT value FROM meta WHERE name = 'schema_version'").scalar_one()
+    )
+
+
+def _make_tables(connection: Connection) -> None:
+    metadata.create_all(connection)
+    guards.install(connection.exec_driver_sql, connection.dialect.name)
+    for statement in (
+        f"INSERT INTO meta (name, value) VALUES ('schema_version', '{SCHEMA_VERSION}'), "
+        f"('admin_revision', '1')",
+        "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
+        "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))",
+        f"INSERT INTO alembic_version (version_num) VALUES ('{HEAD_REVISION}')",
+    ):
+        connection.exec_driver_sql(statement)
+
+
+def _upgrade(connection: Connection) -> None:
+    from server.storage import migrations  # Alembic takes long to import and is rarely needed
+
+    migrations.upgrade(connection)
+    bump_admin_revision(connection)
+
+
+def _other_version(state: Path, found: int) -> StorageError:
+    if found < SCHEMA_VERSION:
+        next_step = f"start the server once, or run `tableside server migrate --state {state}`"
+    else:
+        next_step = "use the server version that wrote it"
+    return StorageError(
+        f"the database {database_path(state)} has schema version {found}, this server needs "
+        f"{SCHEMA_VERSION}; {next_step}"
+    )
 
 
 def _check(path: Path, connection: Any) -> None:

@@ -234,7 +234,7 @@ class Ledger:
     def update_states(self, site: str) -> list[LedgerUpdate]:
         """Every terminal's last report by device."""
         rows = self._rows(
-            "SELECT device, running, slot, state, offset, reason FROM update_state WHERE site = ? ORDER BY "
+            'SELECT device, running, slot, state, "offset", reason FROM update_state WHERE site = ? ORDER BY '
             "device",
             (site,),
         )

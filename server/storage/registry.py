@@ -114,7 +114,7 @@ class StoreObservations:
     def __call__(self, connection: sqlite3.Connection) -> None:
         connection.executemany(
             "INSERT INTO refusal (site, device, code, count) VALUES (?,?,?,?) "
-            "ON CONFLICT (site, device, code) DO UPDATE SET count = count + excluded.count",
+            "ON CONFLICT (site, device, code) DO UPDATE SET count = refusal.count + excluded.count",
             [(self.site, device, code, count) for (device, code), count in self.refusals.items()],
         )
         connection.executemany(
@@ -136,9 +136,9 @@ class StoreObservations:
             ],
         )
         connection.executemany(
-            "INSERT INTO update_state (site, device, running, slot, state, offset, reason, seen_at) "
+            'INSERT INTO update_state (site, device, running, slot, state, "offset", reason, seen_at) '
             "VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (site, device) DO UPDATE SET running = excluded.running, "
-            "slot = excluded.slot, state = excluded.state, offset = excluded.offset, reason = "
+            'slot = excluded.slot, state = excluded.state, "offset" = excluded."offset", reason = '
             "excluded.reason, "
             "seen_at = excluded.seen_at",
             [

@@ -1,12 +1,15 @@
 """The tables of a site's database, with the rules that must hold whatever the code above them does.
 
 Money columns end in ``_minor`` (integer minor units); times are UTC seconds. ``SCHEMA_VERSION`` is written
-into the ``meta`` table when the file is created and checked whenever it is opened.
+into the ``meta`` table when the file is created and checked whenever it is opened; ``migrations`` leads from
+one version to the next. What staff do is in ``schema_house``, on the same metadata; rules that are more than
+a constraint are triggers in ``guards``.
 """
 
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     Column,
     ForeignKeyConstraint,
@@ -20,11 +23,15 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+HEAD_REVISION = "0002"
 
 DEVICE_STATES = ("pending", "active", "suspended", "retired")
 
 metadata = MetaData()
+
+# 64 bits everywhere; SQLite's INTEGER has them, and only INTEGER can be its row id.
+Number = BigInteger().with_variant(Integer, "sqlite")
 
 meta = Table(
     "meta",
@@ -38,9 +45,10 @@ site = Table(
     "site",
     metadata,
     Column("site", String(32), primary_key=True),
-    Column("lsn", Integer, nullable=False, server_default=text("0")),
-    Column("order_number", Integer, nullable=False, server_default=text("0")),
-    Column("current_menu", Integer, nullable=False, server_default=text("0")),
+    Column("lsn", Number, nullable=False, server_default=text("0")),
+    Column("order_number", Number, nullable=False, server_default=text("0")),
+    Column("current_menu", Number, nullable=False, server_default=text("0")),
+    Column("bill_number", Number, nullable=False, server_default=text("0")),
     CheckConstraint("lsn >= 0 AND order_number >= 0 AND order_number <= lsn", name="running_numbers"),
 )
 
@@ -54,9 +62,9 @@ device = Table(
     Column("table_id", String(32), nullable=False),
     Column("state", String, nullable=False),
     Column("password_hash", String, nullable=False),
-    Column("created_at", Integer, nullable=False),
+    Column("created_at", Number, nullable=False),
     # Handshake state: the highest counter ever accepted, and the answer its exact bytes get again.
-    Column("handshake", Integer, nullable=False, server_default=text("0")),
+    Column("handshake", Number, nullable=False, server_default=text("0")),
     Column("hello_hash", LargeBinary(32)),
     Column("accept", LargeBinary),
     CheckConstraint(f"state IN {DEVICE_STATES}", name="state_known"),
@@ -73,11 +81,13 @@ session = Table(
     Column("k_s2d", LargeBinary(32), nullable=False),
     Column("k_resume", LargeBinary(32), nullable=False),
     Column("th8", LargeBinary(8), nullable=False),
-    Column("created_at", Integer, nullable=False),
-    Column("expires_at", Integer, nullable=False),
+    Column("created_at", Number, nullable=False),
+    Column("expires_at", Number, nullable=False),
     Column("hello_hash", LargeBinary(32), nullable=False),
     Column("accept", LargeBinary, nullable=False),
-    Column("handshake", Integer, nullable=False),
+    Column("handshake", Number, nullable=False),
+    # When the device last proved itself by RSA; a chain of Resumes ends 24 hours later.
+    Column("rsa_at", Number, nullable=False, server_default=text("0")),
     UniqueConstraint("site", "sid", name="one_session_per_sid"),
     ForeignKeyConstraint(["site", "device"], ["device.site", "device.device"]),
 )
@@ -88,9 +98,9 @@ beacon = Table(
     "beacon",
     metadata,
     Column("site", String(32), primary_key=True),
-    Column("epoch", Integer, primary_key=True),
-    Column("counter", Integer, primary_key=True),
-    Column("time", Integer, nullable=False),
+    Column("epoch", Number, primary_key=True),
+    Column("counter", Number, primary_key=True),
+    Column("time", Number, nullable=False),
     Column("frame", LargeBinary, nullable=False),
     Column("decrypt_kid", LargeBinary(8), nullable=False),
 )
@@ -100,10 +110,10 @@ menu = Table(
     "menu",
     metadata,
     Column("site", String(32), primary_key=True),
-    Column("version", Integer, primary_key=True),
+    Column("version", Number, primary_key=True),
     Column("frame", LargeBinary, nullable=False),
     Column("hash", LargeBinary(32), nullable=False),
-    Column("published_at", Integer, nullable=False),
+    Column("published_at", Number, nullable=False),
     CheckConstraint("version > 0", name="version_positive"),
 )
 
@@ -112,8 +122,8 @@ stock = Table(
     "stock",
     metadata,
     Column("site", String(32), primary_key=True),
-    Column("item", Integer, primary_key=True),
-    Column("count", Integer, nullable=False),
+    Column("item", Number, primary_key=True),
+    Column("count", Number, nullable=False),
     CheckConstraint("count >= 0", name="never_oversold"),
     sqlite_with_rowid=False,
 )
@@ -121,49 +131,64 @@ stock = Table(
 seating = Table(
     "seating",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", Number, primary_key=True),
     Column("site", String(32), nullable=False),
     Column("table_id", String(32), nullable=False),
-    Column("opened_at", Integer, nullable=False),
-    Column("closed_at", Integer),
-    Column("total_minor", Integer, nullable=False, server_default=text("0")),
+    Column("opened_at", Number, nullable=False),
+    Column("closed_at", Number),
+    Column("total_minor", Number, nullable=False, server_default=text("0")),
+    # The newest head of any device's chain here, for display; what a bill seals is in device_chain.
     Column("chain", LargeBinary(32), nullable=False),
+    Column("covers", Number, nullable=False, server_default=text("0")),
+    Column("merged_into", Number),
     CheckConstraint("total_minor >= 0", name="total_not_negative"),
-    Index("one_open_seating", "site", "table_id", unique=True, sqlite_where=text("closed_at IS NULL")),
+    Index(
+        "one_open_seating",
+        "site",
+        "table_id",
+        unique=True,
+        sqlite_where=text("closed_at IS NULL"),
+        postgresql_where=text("closed_at IS NULL"),
+    ),
 )
 
 order = Table(
     "orders",
     metadata,
     Column("site", String(32), primary_key=True),
-    Column("order_number", Integer, primary_key=True),
+    Column("order_number", Number, primary_key=True),
     Column("device", String(32), nullable=False),
     Column("op_id", LargeBinary(12), nullable=False),
-    Column("seating", Integer, nullable=False),
+    Column("seating", Number, nullable=False),
     Column("table_id", String(32), nullable=False),
-    Column("menu_version", Integer, nullable=False),
-    Column("total_minor", Integer, nullable=False),
-    Column("tax_minor", Integer, nullable=False),
-    Column("lsn", Integer, nullable=False),
-    Column("created_at", Integer, nullable=False),
+    Column("menu_version", Number, nullable=False),
+    Column("total_minor", Number, nullable=False),
+    Column("tax_minor", Number, nullable=False),
+    Column("lsn", Number, nullable=False),
+    Column("created_at", Number, nullable=False),
     UniqueConstraint("site", "device", "op_id", name="one_order_per_op"),
     UniqueConstraint("site", "lsn", name="one_order_per_lsn"),
     ForeignKeyConstraint(["seating"], ["seating.id"]),
     CheckConstraint("total_minor >= 0 AND tax_minor >= 0 AND tax_minor <= total_minor", name="order_money"),
+    Index("orders_of_a_seating", "seating"),
 )
 
 order_line = Table(
     "order_line",
     metadata,
     Column("site", String(32), primary_key=True),
-    Column("order_number", Integer, primary_key=True),
-    Column("line", Integer, primary_key=True),
-    Column("item", Integer, nullable=False),
-    Column("quantity", Integer, nullable=False),
+    Column("order_number", Number, primary_key=True),
+    Column("line", Number, primary_key=True),
+    Column("item", Number, nullable=False),
+    Column("quantity", Number, nullable=False),
     Column("modifiers", String, nullable=False),
-    Column("unit_minor", Integer, nullable=False),
-    Column("total_minor", Integer, nullable=False),
-    Column("tax_minor", Integer, nullable=False),
+    Column("unit_minor", Number, nullable=False),
+    Column("total_minor", Number, nullable=False),
+    Column("tax_minor", Number, nullable=False),
+    # NULL: ordered before tax classes were kept with the line; its stored tax counts.
+    Column("basis_points", Number),
+    Column("state", Number, nullable=False, server_default=text("0")),
+    Column("course", Number, nullable=False, server_default=text("1")),
     ForeignKeyConstraint(["site", "order_number"], ["orders.site", "orders.order_number"]),
     CheckConstraint("quantity BETWEEN 1 AND 99", name="quantity_in_range"),
     CheckConstraint("total_minor = quantity * unit_minor", name="line_adds_up"),
@@ -178,16 +203,17 @@ answer = Table(
     Column("device", String(32), primary_key=True),
     Column("op_id", LargeBinary(12), primary_key=True),
     Column("op_hash", LargeBinary(32), nullable=False),
-    Column("status", Integer, nullable=False),
-    Column("arg", Integer, nullable=False),
-    Column("order_number", Integer, nullable=False),
-    Column("total_minor", Integer, nullable=False),
-    Column("lsn", Integer, nullable=False),
+    Column("status", Number, nullable=False),
+    Column("arg", Number, nullable=False),
+    Column("order_number", Number, nullable=False),
+    Column("total_minor", Number, nullable=False),
+    Column("lsn", Number, nullable=False),
     Column("chain", LargeBinary(32), nullable=False),
-    Column("seating", Integer, nullable=False),
-    Column("created_at", Integer, nullable=False),
+    Column("seating", Number, nullable=False),
+    Column("created_at", Number, nullable=False),
+    Column("op", LargeBinary),  # the op as it was sent: what op_hash is over; NULL before version 2
     CheckConstraint("status BETWEEN 0 AND 5", name="only_final_answers"),
-    CheckConstraint("(status = 0) = (order_number > 0)", name="number_means_committed"),
+    CheckConstraint("order_number = 0 OR status = 0", name="number_means_committed"),
     UniqueConstraint("site", "lsn", name="one_answer_per_lsn"),
     ForeignKeyConstraint(["seating"], ["seating.id"]),
     sqlite_with_rowid=False,
@@ -199,7 +225,7 @@ refusal = Table(
     Column("site", String(32), primary_key=True),
     Column("device", String(32), primary_key=True),
     Column("code", String, primary_key=True),
-    Column("count", Integer, nullable=False),
+    Column("count", Number, nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -208,11 +234,11 @@ presence = Table(
     metadata,
     Column("site", String(32), primary_key=True),
     Column("device", String(32), primary_key=True),
-    Column("online", Integer, nullable=False),
-    Column("running", Integer, nullable=False),
-    Column("menu_version", Integer, nullable=False),
-    Column("pending", Integer, nullable=False),
-    Column("seen_at", Integer, nullable=False),
+    Column("online", Number, nullable=False),
+    Column("running", Number, nullable=False),
+    Column("menu_version", Number, nullable=False),
+    Column("pending", Number, nullable=False),
+    Column("seen_at", Number, nullable=False),
 )
 
 # Bundles on offer, as the release signer made them; the server can choose among them, never change one.
@@ -221,11 +247,11 @@ release = Table(
     metadata,
     Column("site", String(32), primary_key=True),
     Column("ref", LargeBinary(8), primary_key=True),
-    Column("version", Integer, nullable=False),
+    Column("version", Number, nullable=False),
     Column("hardware", String, nullable=False),
     Column("offer", LargeBinary, nullable=False),
     Column("bundle", LargeBinary, nullable=False),
-    Column("published_at", Integer, nullable=False),
+    Column("published_at", Number, nullable=False),
 )
 
 # Where each terminal's update stands, in its own words (not authenticated: for views only).
@@ -234,10 +260,10 @@ update_state = Table(
     metadata,
     Column("site", String(32), primary_key=True),
     Column("device", String(32), primary_key=True),
-    Column("running", Integer, nullable=False),
-    Column("slot", Integer, nullable=False),
-    Column("state", Integer, nullable=False),
-    Column("offset", Integer, nullable=False),
-    Column("reason", Integer, nullable=False),
-    Column("seen_at", Integer, nullable=False),
+    Column("running", Number, nullable=False),
+    Column("slot", Number, nullable=False),
+    Column("state", Number, nullable=False),
+    Column("offset", Number, nullable=False),
+    Column("reason", Number, nullable=False),
+    Column("seen_at", Number, nullable=False),
 )
