@@ -165,12 +165,23 @@ def test_trivial_and_oversized_signatures_are_refused(server: RSAPrivateKey) -> 
     n = public.n
     for value in (0, 1, 2, n - 1, n, n + 1, (1 << 3072) - 1):
         assert not verifies(public, value.to_bytes(384, "big"))
-    if good + n < 1 << 3072:
-        assert not verifies(public, (good + n).to_bytes(384, "big"))
     exact = good.to_bytes(384, "big")
     for wrong in (b"", exact[:-1], exact[1:], exact + b"\0", b"\0" + exact):
         assert not verifies(public, wrong)
     assert verifies(public, exact)
+
+
+def test_a_signature_has_one_representative_only(server: RSAPrivateKey) -> None:
+    # s + n verifies by the same arithmetic, so its size must refuse it; not every s leaves room for it.
+    public = rsa.PublicKey.from_spki(load_spki("server-sign"))
+    room = (1 << 3072) - public.n
+    for _ in range(500):
+        good = int.from_bytes(server.sign(MESSAGE, PSS, hashes.SHA256()), "big")
+        if good < room:
+            assert verifies(public, good.to_bytes(384, "big"))
+            assert not verifies(public, (good + public.n).to_bytes(384, "big"))
+            return
+    pytest.fail("no signature small enough in 500 draws")
 
 
 def test_every_byte_of_a_signature_counts(server: RSAPrivateKey) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import cbor2
 import pytest
-from session_peer import DEVICE, SITE, TABLE, Counters, Hello, Server, aad, certificate, identity
+from session_peer import DEVICE, SITE, TABLE, Counters, Hello, Server, aad, certificate, identity, mac0
 from terminal import session as machine
 from terminal.session import Session
 from terminal.wire import cose, rsa
@@ -345,6 +345,29 @@ def test_an_unknown_status_is_refused_even_with_a_valid_mac(pair: Established, s
 def test_numbers_of_every_width_are_read(pair: Established, number: int) -> None:
     reply = pair.server.reply(pair.hello, OP_ID, 5, number, number, number, number)
     assert pair.session.open(reply)[1:6] == (5, number, number, number, number)
+
+
+@pytest.mark.parametrize("number", ["1817", "1900ff", "1a0000ffff", "1b00000000ffffffff", "20", "1c", "1f"])
+def test_a_number_in_another_form_is_refused_even_with_a_valid_mac(pair: Established, number: str) -> None:
+    for position in range(1, 5):
+        numbers = [b"\0"] * 5
+        numbers[position] = bytes.fromhex(number)
+        payload = b"\x87\x4c" + OP_ID + b"".join(numbers) + b"\x58\x20" + bytes(32)
+        external_aad = aad("reply", SITE, DEVICE, pair.server.sid, pair.hello.th8)
+        with refused("NOT_SHORTEST|WRONG_TYPE"):
+            pair.session.open(mac0(pair.hello.keys["s2d"], pair.server.sid, external_aad, payload))
+
+
+@pytest.mark.parametrize("count", [0, 4, 6, 7])
+def test_a_reply_with_more_or_fewer_numbers_is_refused_even_with_a_valid_mac(
+    pair: Established, count: int
+) -> None:
+    for width in (1, 5):
+        number = b"\0" if width == 1 else b"\x1a\0\1\0\0"
+        payload = b"\x87\x4c" + OP_ID + number * count + b"\x58\x20" + bytes(32)
+        external_aad = aad("reply", SITE, DEVICE, pair.server.sid, pair.hello.th8)
+        with refused("WRONG_TYPE|OUT_OF_RANGE"):
+            pair.session.open(mac0(pair.hello.keys["s2d"], pair.server.sid, external_aad, payload))
 
 
 def test_a_log_number_may_exceed_32_bits_and_nothing_else_may(pair: Established) -> None:
