@@ -45,6 +45,16 @@ def accept(site: str, device: str, th8: bytes) -> bytes:
     return encode([PROTOCOL, "accept", site, device, th8])
 
 
+def resume(site: str, device: str, sid: bytes) -> bytes:
+    """Bind a Resume to site, device and the session it uses up."""
+    return encode([PROTOCOL, "resume", site, device, sid])
+
+
+def bill(site: str, device: str) -> bytes:
+    """Bind a device's seal over a bill to site and device."""
+    return encode([PROTOCOL, "bill", site, device])
+
+
 def op(site: str, device: str, sid: bytes, th8: bytes) -> bytes:
     """Bind an op to site, device, session and transcript."""
     return encode([PROTOCOL, "op", site, device, sid, th8])
@@ -53,3 +63,8 @@ def op(site: str, device: str, sid: bytes, th8: bytes) -> bytes:
 def reply(site: str, device: str, sid: bytes, th8: bytes) -> bytes:
     """Bind a reply to site, device, session and transcript."""
     return encode([PROTOCOL, "reply", site, device, sid, th8])
+
+
+def notice(site: str, device: str, sid: bytes, th8: bytes) -> bytes:
+    """Bind a notice to site, device, session and transcript."""
+    return encode([PROTOCOL, "notice", site, device, sid, th8])

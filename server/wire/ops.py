@@ -5,6 +5,7 @@ code it will be answered with, so that the device's journal can let go of it.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
@@ -13,10 +14,18 @@ from server.wire import shapes
 from server.wire.cbor import Value, decode, encode
 from server.wire.errors import Refusal, RefusalCode
 from server.wire.frames import HASH_BYTES
+from server.wire.requests import (
+    OP_ID_BYTES,
+    BillClose,
+    BillRequest,
+    Body,
+    CallWaiter,
+    Cancel,
+    Change,
+)
 
 OP_MAX_BYTES = 1024
 REPLY_MAX_BYTES = 256
-OP_ID_BYTES = 12
 LINES_MAX = 32
 MODIFIERS_MAX = 8
 QUANTITY_MAX = 99
@@ -24,7 +33,7 @@ LSN_MAX = 0xFFFF_FFFF_FFFF_FFFF
 
 
 class OpType(IntEnum):
-    """Types of op; all but ORDER are reserved."""
+    """Types of op; TELEMETRY travels in an envelope of its own and is not answered."""
 
     ORDER = 1
     CHANGE = 2
@@ -63,6 +72,12 @@ class RejectCode(IntEnum):
     BODY_MISMATCH = 8
     MALFORMED = 9
     TOO_LARGE = 10
+    UNKNOWN_ORDER = 11
+    TOO_LATE = 12
+    NO_OPEN_BILL = 13
+    BAD_SEAL = 14
+    ALREADY_CLOSED = 15
+    BILL_PENDING = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +93,9 @@ class Line:
 class Op:
     """One operation of a device; `total_minor` in minor units.
 
-    `reject` is None for an order of the right shape; otherwise the code it must be answered with, and
-    `lines` is empty. Where fields are unreadable, `table` is "" and the numbers are 0.
+    `lines` are those of an order or a change; `body` is what any op but an order carries. `reject` is None
+    for an op of the right shape; otherwise the code it must be answered with, and `lines` is empty. Where
+    fields are unreadable, `table` is "" and the numbers are 0.
     """
 
     type: int
@@ -89,11 +105,17 @@ class Op:
     menu_version: int
     total_minor: int
     reject: RejectCode | None = None
+    body: Body | None = None
 
     def encode(self) -> bytes:
-        """Return the encoded order, the bytes `op_hash` is taken over."""
+        """Return the encoded op, the bytes `op_hash` is taken over."""
         lines: list[Value] = [[line.item, line.quantity, list(line.modifiers)] for line in self.lines]
-        return encode([self.type, self.op_id, self.table, lines, self.menu_version, self.total_minor])
+        body: Value = lines
+        if isinstance(self.body, Change):
+            body = [self.body.target, lines]
+        elif self.body is not None:
+            body = self.body.value()
+        return encode([int(self.type), self.op_id, self.table, body, self.menu_version, self.total_minor])
 
 
 class _Reject(Exception):
@@ -125,23 +147,54 @@ def _line(value: Value) -> Line:
     return Line(item, quantity, tuple(modifiers))  # judged one by one above
 
 
-def _order(op_id: bytes, fields: list[Value]) -> Op:
-    _, _, table, body, menu_version, total = fields
+def _lines(value: Value) -> tuple[Line, ...]:
+    if not isinstance(value, list) or not value:
+        raise _Reject(RejectCode.MALFORMED)
+    if len(value) > LINES_MAX:
+        raise _Reject(RejectCode.TOO_LARGE)
+    return tuple([_line(line) for line in value])
+
+
+_BODIES: dict[int, Callable[[Value], Body]] = {
+    OpType.CANCEL: Cancel.parse,
+    OpType.CALL_WAITER: CallWaiter.parse,
+    OpType.BILL_REQUEST: BillRequest.parse,
+    OpType.BILL_CLOSE: BillClose.parse,
+}
+_WITHOUT_TOTAL = frozenset({OpType.CANCEL, OpType.CALL_WAITER, OpType.BILL_REQUEST})
+
+
+def _request(op_type: int, value: Value) -> tuple[tuple[Line, ...], Body]:
+    """Lines and body of an op that is not an order."""
+    try:
+        if op_type == OpType.CHANGE:
+            target, lines = shapes.array(value, 2, 2, "change body")
+            return _lines(lines), Change.parse(target)
+        return (), _BODIES[op_type](value)
+    except Refusal as refusal:
+        raise _Reject(RejectCode.MALFORMED) from refusal
+
+
+def _op(op_type: int, op_id: bytes, fields: list[Value]) -> Op:
+    _, _, table, value, menu_version, total = fields
     if not isinstance(table, str) or not shapes.is_identifier(table):
         raise _Reject(RejectCode.MALFORMED)
     if type(menu_version) is not int or not 0 <= menu_version <= shapes.U32_MAX:
         raise _Reject(RejectCode.MALFORMED)
-    if type(total) is not int or not 0 <= total <= shapes.U32_MAX or not isinstance(body, list) or not body:
+    if type(total) is not int or not 0 <= total <= shapes.U32_MAX:
         raise _Reject(RejectCode.MALFORMED)
-    if len(body) > LINES_MAX:
-        raise _Reject(RejectCode.TOO_LARGE)
-    return Op(OpType.ORDER, op_id, table, tuple([_line(line) for line in body]), menu_version, total)
+    if op_type == OpType.ORDER:
+        return Op(OpType.ORDER, op_id, table, _lines(value), menu_version, total)
+    if total and op_type in _WITHOUT_TOTAL:
+        raise _Reject(RejectCode.MALFORMED)
+    lines, body = _request(op_type, value)
+    return Op(op_type, op_id, table, lines, menu_version, total, None, body)
 
 
 def parse_op(value: Value) -> Op:
     """Judge a decoded op.
 
-    An order of the right shape has `reject` None; everything else with a readable op-id has a reject code.
+    An op of the right shape has `reject` None; everything else with a readable op-id has a reject code.
     Raises: Refusal(BAD_SHAPE) where not even type and op-id can be read, so that nobody could be answered.
     """
     if not isinstance(value, list) or len(value) < 2:
@@ -150,10 +203,10 @@ def parse_op(value: Value) -> Op:
     op_id = shapes.exactly(value[1], OP_ID_BYTES, "op-id")
     if len(value) != 6 or not 1 <= op_type <= OpType.TELEMETRY:
         return Op(0, op_id, "", (), 0, 0, RejectCode.MALFORMED)
-    if op_type != OpType.ORDER:
+    if op_type == OpType.TELEMETRY:  # not in an op-frame
         return Op(op_type, op_id, "", (), 0, 0, RejectCode.UNSUPPORTED_TYPE)
     try:
-        return _order(op_id, value)
+        return _op(op_type, op_id, value)
     except _Reject as reject:
         return Op(op_type, op_id, "", (), 0, 0, reject.code)
 

@@ -27,7 +27,7 @@ from server.devices.records import DeviceState
 from server.ordering.apply import SessionGone
 from server.storage import admin
 from server.storage.ledger import Ledger
-from server.wire.ops import Line, Op, OpType, RejectCode, Status
+from server.wire.ops import Line, Op, RejectCode, Status
 
 COFFEE = Line(ESPRESSO, 2)
 
@@ -95,7 +95,7 @@ def test_an_older_menu_version_counts_while_its_total_is_still_right(house: Hous
     [
         (order_op(COFFEE, total=520, menu_version=7), RejectCode.UNKNOWN_MENU),
         (order_op(COFFEE, total=520, table=OTHER_TABLE), RejectCode.WRONG_TABLE),
-        (order_op(COFFEE, total=520, op_type=OpType.CANCEL), RejectCode.UNSUPPORTED_TYPE),
+        (Op(7, bytes(11) + b"\x01", "", (), 0, 0, RejectCode.UNSUPPORTED_TYPE), RejectCode.UNSUPPORTED_TYPE),
         (order_op(Line(99, 1), total=0), RejectCode.UNKNOWN_ITEM),
         (order_op(Line(STEAK, 1), total=2890), RejectCode.MODIFIER_RULE),
         (Op(1, bytes(11) + b"\x01", "", (), 0, 0, RejectCode.BAD_QUANTITY), RejectCode.BAD_QUANTITY),

@@ -1,4 +1,4 @@
-"""Version 2: the whole house - bookings, line states, bills, payments, refunds, the event log, Resume, API tokens."""
+"""Version 2: the whole house - bookings, bills, payments, the event log, Resume, API tokens."""
 
 from __future__ import annotations
 
