@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from littlefs import LittleFS
 from littlefs.errors import LittleFSError
 
 from bench.boards.flashmap import SECTOR_BYTES
@@ -18,6 +17,7 @@ from bench.errors import BenchError, check
 from bench.faults.rules import Direction, Hold
 from bench.paths import DEMO_MENU
 from bench.rig import Rig
+from bench.suites import volume
 from bench.suites.forging import fixture_signer, open_beacon
 from bench.suites.steps import ESPRESSO_ID
 from bench.terminal import Terminal
@@ -150,54 +150,30 @@ def release_to_the_end(rig: Rig, hold: Hold) -> None:
             raise
 
 
-def volume(image: bytes) -> LittleFS:
-    """A terminal's file system, opened from the bytes of its region (a copy)."""
-    opened = LittleFS(
-        block_size=SECTOR_BYTES,
-        block_count=len(image) // SECTOR_BYTES,
-        read_size=32,
-        prog_size=32,
-        lookahead_size=32,
-        cache_size=128,
-        mount=False,
-    )
-    opened.context.buffer = bytearray(image)
-    opened.mount()
-    return opened
-
-
 def fill_file_system(rig: Rig) -> int:
     """While the terminal is off, fill its file system to the last block; returns the bytes that took."""
-    flash = rig.board.flash
-    assert flash is not None
-    opened = volume(flash.read("vfs"))
     taken = count = 0
     blocks = 64
-    while blocks:
-        name = f"{FILLER}{count}"
-        try:
-            with opened.open(name, "wb") as file:
-                file.write(bytes(blocks * SECTOR_BYTES - 64))
-        except LittleFSError as error:
-            if error.code != LittleFSError.Error.LFS_ERR_NOSPC:
-                raise
-            opened.remove(name)
-            blocks //= 2
-        else:
-            count += 1
-            taken += blocks * SECTOR_BYTES
-    opened.unmount()
-    flash.write("vfs", bytes(opened.context.buffer))
+    with volume.opened(rig.board.flash) as files:
+        while blocks:
+            name = f"{FILLER}{count}"
+            try:
+                with files.open(name, "wb") as file:
+                    file.write(bytes(blocks * SECTOR_BYTES - 64))
+            except LittleFSError as error:
+                if error.code != LittleFSError.Error.LFS_ERR_NOSPC:
+                    raise
+                files.remove(name)
+                blocks //= 2
+            else:
+                count += 1
+                taken += blocks * SECTOR_BYTES
     return taken
 
 
 def empty_file_system(rig: Rig) -> None:
     """Take away what fill_file_system put there."""
-    flash = rig.board.flash
-    assert flash is not None
-    opened = volume(flash.read("vfs"))
-    for name in opened.listdir("/"):
-        if name.startswith(FILLER):
-            opened.remove(name)
-    opened.unmount()
-    flash.write("vfs", bytes(opened.context.buffer))
+    with volume.opened(rig.board.flash) as files:
+        for name in files.listdir("/"):
+            if name.startswith(FILLER):
+                files.remove(name)

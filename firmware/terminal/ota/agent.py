@@ -33,7 +33,7 @@ _REF_BYTES = const(8)
 
 
 class OtaAgent:
-    # board: .root, .hardware, .region(), .image_version; root_key: the PublicKey that vouches for release
+    # board: .root, .hardware, .region(), .image_version, .stats(), .instret(); root_key: the PublicKey that vouches for release
     # keys. site: this restaurant; slot: name of the running slot; version: the running application's.
     # send(kind, payload) -> bool: publish below o/<site>/<device>/ota/; False when that is not possible
     # now. report(dict): for the console. reboot(): restart the board; the order journal must be safe by
@@ -53,6 +53,7 @@ class OtaAgent:
         self._offer = None
         self._staging = None
         self._failure = None  # of a chunk handler, for the task
+        self._cause = ""
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
 
@@ -78,6 +79,7 @@ class OtaAgent:
                 self._progress.set()
         except (WireError, OtaError):
             self.bad += 1
+            self._progress.set()  # asked for again at once
         except OSError as error:
             self._failure = OtaError(install.reason_of(error))
             self._progress.set()
@@ -127,6 +129,9 @@ class OtaAgent:
             "starts": state.starts,
             "offset": self._staging.offset() if self._staging else 0,
             "reason": REASONS[state.reason],
+            "cause": self._cause,
+            "flash": self._board.stats(),
+            "instret": self._board.instret(),
         }
 
     # -- the task
@@ -147,15 +152,16 @@ class OtaAgent:
                     await self._install()
             except OtaError as refusal:
                 self._refuse(refusal.reason)
-            except MemoryError:
-                self._refuse(states.NO_SPACE)
+            except MemoryError as error:
+                self._refuse(states.NO_SPACE, repr(error))
             except OSError as error:
-                self._refuse(install.reason_of(error))
+                self._refuse(install.reason_of(error), repr(error))
             if self._offer is None:
                 await self._wake.wait()
 
-    def _refuse(self, reason):
-        # What was under way ends; what runs goes on running.
+    def _refuse(self, reason, cause=""):
+        # What was under way ends; what runs goes on running. cause: what exactly failed, for the console.
+        self._cause = cause
         self._staging = None
         state = self.record.state
         if state.state in (states.STAGING, states.VERIFIED):
@@ -251,8 +257,9 @@ class OtaAgent:
                 goal = 0
             if not self._send("get", request):
                 return
+            bad = self.bad
             moved = await self._wait(staging, goal)
-            stalls = 0 if moved else stalls + 1
+            stalls = 0 if moved or self.bad > bad else stalls + 1
             if self.bad > _MAX_BAD:
                 raise OtaError(states.BAD_BYTES)
             if stalls == _MAX_STALLS or self._staging is not staging:

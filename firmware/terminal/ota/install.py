@@ -109,7 +109,11 @@ def check_slot_steps(root, slot, digest, image_version):
 def load_manifest(root, slot, digest):
     # -> the Manifest stored in a slot, None if it is not the one with this digest. OSError if there is none.
     with open(slot_path(root, slot) + "/manifest", "rb") as file:
-        frame = file.read(_MAX_FRAME_BYTES)
+        size = file.seek(0, 2)  # read() of a limit would take that much memory first
+        if size > _MAX_FRAME_BYTES:
+            return None
+        file.seek(0)
+        frame = file.read(size)
     if hashlib.sha256(frame).digest() != digest:
         return None
     try:

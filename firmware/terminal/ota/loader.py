@@ -18,6 +18,7 @@ from .record import ControlRecord
 from .states import FACTORY, SLOT_NAMES
 
 POWER_ON = 1  # board.reset_cause()
+_WATCHDOG_MS = 8000
 
 MODULES = "/assets/modules.txt"
 # Modules of the image that an application from a slot must use: the root key it trusts.
@@ -54,6 +55,9 @@ def main(board):
     if state.reason:
         print(f"[loader] {states.NAMES[state.state]}: {states.REASONS[state.reason]}")
     path = None if slot == FACTORY else install.app_path(board.root, slot)
+    watchdog_ms = board.options().get("watchdog_ms", _WATCHDOG_MS)
+    if board.on_trial and watchdog_ms:
+        board.wdt_start(watchdog_ms)  # an application that hangs before it starts its own has failed this try
     try:
         _launch(board, path, SLOT_NAMES[slot])
     except Exception as error:  # noqa: BLE001 - whatever an application dies of, the terminal goes on
