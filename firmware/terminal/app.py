@@ -363,6 +363,10 @@ async def _run(app, board):
     if app is None:
         await console.run()
         return
+    if app.options.get("campaign"):
+        import campaign  # present in bench images only
+
+        await campaign.run(app)
     if app.options.get("agent"):
         from terminal import agent  # present in bench images only
 

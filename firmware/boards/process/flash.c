@@ -2,6 +2,9 @@
 //
 // Both are shared mappings: what was stored survives the end of the process, however it ends.
 // Whoever plays the power supply deletes the ".rtc" file when the power goes.
+//
+// With TABLESIDE_TRACE=file every step is appended there before it is stored: u32 offset, u32 length (both
+// in the host's order), then the bytes the array holds afterwards. Length 0 is a barrier.
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +19,7 @@ static uint8_t *array;
 static uint32_t array_bytes;
 static board_rtc_t unsaved_rtc; // without a flash file, resets forget everything
 static board_rtc_t *rtc = &unsaved_rtc;
+static int trace = -1;
 
 static void give_up(const char *path, const char *problem) {
     fprintf(stderr, "flash: %s: ", path);
@@ -54,6 +58,23 @@ void flash_init(void) {
         give_up(path, "name too long");
     }
     rtc = map_file(rtc_path, O_CREAT, sizeof(board_rtc_t), &size);
+    const char *trace_path = getenv("TABLESIDE_TRACE");
+    if (trace_path != NULL) {
+        trace = open(trace_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+        if (trace < 0) {
+            give_up(trace_path, "cannot open");
+        }
+    }
+}
+
+static void note_step(uint32_t offset, const uint32_t *words, uint32_t len) {
+    uint32_t entry[2 + 64] = { offset, len };
+    if (trace >= 0) {
+        memcpy(entry + 2, words, len);
+        if (write(trace, entry, 8 + len) != (ssize_t)(8 + len)) {
+            give_up("TABLESIDE_TRACE", "cannot write");
+        }
+    }
 }
 
 board_rtc_t *board_rtc(void) {
@@ -69,5 +90,10 @@ uint32_t board_flash_size(void) {
 }
 
 void board_flash_store(uint32_t offset, const uint32_t *words, uint32_t len) {
+    note_step(offset, words, len);
     memcpy(array + offset, words, len);
+}
+
+void board_flash_barrier(void) {
+    note_step(0, (const uint32_t *)array, 0);
 }

@@ -42,6 +42,8 @@ const uint8_t *board_flash_map(void);
 uint32_t board_flash_size(void);
 // Overwrite bytes of the array; offset and len are multiples of four inside one 256-byte page.
 void board_flash_store(uint32_t offset, const uint32_t *words, uint32_t len);
+// The file system asked that everything stored so far be durable before anything later.
+void board_flash_barrier(void);
 
 // JSON text handed over at power-on; NULL when there is none.
 const uint8_t *board_boot_options(size_t *len);

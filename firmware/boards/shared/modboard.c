@@ -79,6 +79,9 @@ static mp_obj_t flash_ioctl(mp_obj_t self_in, mp_obj_t request, mp_obj_t argumen
         case MP_BLOCKDEV_IOCTL_BLOCK_ERASE:
             nor_erase_sector(flash_locate(self, argument, MP_OBJ_NULL, NOR_SECTOR_BYTES));
             return MP_OBJ_NEW_SMALL_INT(0);
+        case MP_BLOCKDEV_IOCTL_SYNC:
+            board_flash_barrier();
+            return MP_OBJ_NEW_SMALL_INT(0);
         default:
             return MP_OBJ_NEW_SMALL_INT(0);
     }

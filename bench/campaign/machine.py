@@ -1,0 +1,129 @@
+"""One terminal of the campaign: the process board on a flash file in memory, one life at a time.
+
+The file holds the 2 MiB of the flash map and, behind it, the bundles its peer serves. Nothing is shared
+between machines, so each worker owns one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.boards.flashmap import FLASH_BYTES
+from bench.campaign.record import Control, newest
+from bench.campaign.trace import Trace
+
+RESET, WATCHDOG, CRASH = 121, 122, 123
+RESETS = (RESET, WATCHDOG, CRASH)
+HUNG = -1
+_LIFE_S = 20.0
+_EVENT = "@campaign "
+_MEMORY = Path("/dev/shm")
+
+Script = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Life:
+    """One start of the terminal: how it ended, what it told, what it did to the flash.
+
+    `exit_code`: 0 power off, 121.. resets, HUNG if it had to be killed. `record`: the control record it left.
+    """
+
+    exit_code: int
+    events: tuple[Mapping[str, Any], ...]
+    console: str
+    trace: Trace
+    record: Control | None
+
+    def first(self, name: str) -> Mapping[str, Any] | None:
+        """The first event that has this field."""
+        return next((event for event in self.events if name in event), None)
+
+    def all(self, name: str) -> list[Any]:
+        """That field of every event that has it."""
+        return [event[name] for event in self.events if name in event]
+
+
+class Machine:
+    """Boots flash images. `served`: the bytes behind the flash map. A context manager."""
+
+    def __init__(self, binary: Path, served: bytes) -> None:
+        self._binary = binary
+        parent = _MEMORY if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) else None
+        self._folder = tempfile.TemporaryDirectory(prefix="tableside-campaign-", dir=parent)
+        folder = Path(self._folder.name)
+        self.flash = folder / "flash"
+        self._reset_memory = folder / "flash.rtc"
+        self._trace = folder / "trace"
+        self.flash.write_bytes(b"\xff" * FLASH_BYTES + served)
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *trouble: object) -> None:
+        self._folder.cleanup()
+
+    def load(self, image: bytes | bytearray) -> None:
+        """Put this image into the flash, power off."""
+        assert len(image) == FLASH_BYTES
+        with self.flash.open("r+b") as file:
+            file.write(image)
+        self.unplug()
+
+    def unplug(self) -> None:
+        """Take the power away: the reset memory goes."""
+        self._reset_memory.unlink(missing_ok=True)
+
+    def image(self) -> bytes:
+        """What the flash holds now."""
+        with self.flash.open("rb") as file:
+            return file.read(FLASH_BYTES)
+
+    def live(self, script: Script, options: Mapping[str, Any] | None = None) -> Life:
+        """Start once and wait for the end."""
+        self._trace.unlink(missing_ok=True)
+        environment = {
+            "TABLESIDE_FLASH": str(self.flash),
+            "TABLESIDE_TRACE": str(self._trace),
+            "TABLESIDE_BOOT": json.dumps({"campaign": script, **(options or {})}),
+        }
+        child = subprocess.Popen(
+            [self._binary],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            close_fds=False,
+        )
+        try:
+            out, _ = child.communicate(timeout=_LIFE_S)
+            code = child.returncode
+        except subprocess.TimeoutExpired:
+            child.kill()
+            out, _ = child.communicate()
+            code = HUNG
+        console = out.decode(errors="replace")
+        raw = self._trace.read_bytes() if self._trace.exists() else b""
+        return Life(code, tuple(_events(console)), console, Trace.parse(raw), newest(self._control()))
+
+    def _control(self) -> bytes:
+        with self.flash.open("rb") as file:
+            return file.read(0x2000)
+
+
+def _events(console: str) -> list[Mapping[str, Any]]:
+    found: list[Mapping[str, Any]] = []
+    for line in console.splitlines():
+        if line.startswith(_EVENT):
+            try:
+                found.append(json.loads(line[len(_EVENT) :]))
+            except ValueError:
+                continue  # the power failed while it was written
+    return found

@@ -1,0 +1,56 @@
+"""The control record as the bench reads it from a flash image, on its own terms.
+
+It shares no code with the terminal: a bundle of mistakes in the terminal's reader must not hide here, too.
+Format: 128 bytes, big endian (firmware/terminal/ota/record.py); the newest copy with a good CRC counts.
+"""
+
+from __future__ import annotations
+
+import struct
+from binascii import crc32
+from dataclasses import dataclass
+
+from bench.boards.flashmap import REGIONS
+
+CONFIRMED, STAGING, VERIFIED, ARMED, TRIAL, ROLLED_BACK = range(6)
+NAMES = ("confirmed", "staging", "verified", "armed", "trial", "rolled-back")
+FACTORY = 2
+_RECORD = struct.Struct(">4sIBBBBB3xIIII4x32s32s6s6s6s6s")
+_RECORD_BYTES = 128
+_CRC_AT = 124
+
+
+@dataclass(frozen=True)
+class Control:
+    """What the newest valid control record says."""
+
+    sequence: int
+    state: int
+    slot: int
+    tries: int
+    starts: int
+    reason: int
+    version: int
+    floor: int
+    other_version: int
+    other_floor: int
+    hash: bytes
+    other_hash: bytes
+    quarantine: tuple[bytes, ...]
+
+    def is_quarantined(self, digest: bytes) -> bool:
+        """Whether a bundle is on the list."""
+        return digest[:6] in self.quarantine
+
+
+def newest(image: bytes | bytearray | memoryview) -> Control | None:
+    """The record in force in a whole flash image, None if there is none."""
+    region = REGIONS["control"]
+    found: Control | None = None
+    for at in range(region.start, region.start + region.size, _RECORD_BYTES):
+        raw = bytes(image[at : at + _RECORD_BYTES])
+        fields = _RECORD.unpack_from(raw)
+        good = int.from_bytes(raw[_CRC_AT:], "big") == crc32(raw[:_CRC_AT]) and fields[0] == b"TSR1"
+        if good and (found is None or fields[1] > found.sequence):
+            found = Control(*fields[1:13], quarantine=tuple(fields[13:17]))
+    return found

@@ -1,0 +1,213 @@
+"""What the campaign plays with: signed releases, and a terminal in service that is about to be updated.
+
+The terminal runs the second of two bundles (so both slots are used), has a menu and orders under way. All
+of it is made by the terminal itself, booted on an empty flash that only got its identity and menu file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from littlefs import LittleFS
+
+from bench import provision, releases
+from bench.boards.flashmap import FLASH_BYTES, REGIONS, SECTOR_BYTES
+from bench.campaign.machine import RESETS, Life, Machine
+from bench.campaign.trace import Trace
+from bench.errors import BenchError
+from bench.paths import DEMO_MENU
+from bench.suites.forging import fixture_signer
+from server.releases.bundle import Bundle, Target, build_bundle, certify, chunk_hashes
+from server.wire.menufile import parse_menu
+
+SITE = "demo"
+HARDWARE = "process"
+IMAGE = releases.image_release()
+CHUNK_BYTES = 1024
+_FLOOR_BELOW = 2  # the floor a release sets lies this far below it
+_ASSET_BYTES = 9000
+_GUESTS = 3
+_MAX_LIVES = 8
+_CRASHES = "VERSION = {version}\nraise ValueError('this release does not start')\n"
+
+
+@dataclass(frozen=True)
+class Release:
+    """A bundle as the campaign knows it. `files`: fingerprint of what must lie in its slot."""
+
+    name: str
+    version: int
+    floor: int
+    digest: bytes
+    files: str
+    size: int
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything a worker needs to play any line; immutable, the same in every worker."""
+
+    binary: Path
+    served: bytes
+    spans: Mapping[str, Sequence[Any]]
+    releases: Mapping[str, Release]
+    base: bytes
+    goldens: Mapping[str, Golden] = field(default_factory=dict)
+
+    def script(self, offer: str | None, **more: Any) -> dict[str, Any]:
+        """The boot option for a life with this release on offer."""
+        names = {"other", *([offer] if offer else [])}
+        return {"bundles": {n: self.spans[n] for n in sorted(names)}, "offer": offer, "seed": 7, **more}
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One undisturbed update: its lives, and their steps in one row."""
+
+    offer: str
+    lives: tuple[Life, ...]
+    trace: Trace
+
+    def told(self) -> list[tuple[int, Mapping[str, Any]]]:
+        """Every event with the number of steps that had happened before it."""
+        found: list[tuple[int, Mapping[str, Any]]] = []
+        start = 0
+        for life in self.lives:
+            found += [(start + int(event["at"]), event) for event in life.events]
+            start += len(life.trace.steps)
+        return found
+
+    @property
+    def messages(self) -> int:
+        """Messages over the link, in all lives that ended by themselves."""
+        return sum(int(n) for life in self.lives for n in life.all("messages"))
+
+
+def build(binary: Path, seed: int = 1) -> World:
+    """Make the releases and the terminal, run the golden updates. Raises: BenchError."""
+    bundles = _bundles(seed)
+    served = bytearray()
+    spans: dict[str, Sequence[Any]] = {}
+    known: dict[str, Release] = {}
+    for name, bundle in bundles.items():
+        hashes = b"".join(chunk_hashes(bundle.data, CHUNK_BYTES))
+        places = [_put(served, part) for part in (bundle.offer.encode(), hashes, bundle.data)]
+        spans[name] = [*places, CHUNK_BYTES, bundle.manifest.version]
+        known[name] = _release(name, bundle)
+    served += b"\xff" * (-len(served) % SECTOR_BYTES)
+    with Machine(binary, bytes(served)) as machine:
+        base = _in_service(machine, World(binary, bytes(served), spans, known, b""))
+        world = World(binary, bytes(served), spans, known, base)
+        goldens = {name: _golden(machine, world, name) for name in ("new", "bad")}
+    return World(binary, bytes(served), spans, known, base, goldens)
+
+
+def _put(served: bytearray, part: bytes) -> list[int]:
+    served += b"\xff" * (-len(served) % 4)
+    at = FLASH_BYTES + len(served)
+    served += part
+    return [at, len(part)]
+
+
+def _release(name: str, bundle: Bundle) -> Release:
+    lines, at = [], 0
+    for file in bundle.manifest.files:
+        lines.append(f"{file.path} {sha256(bundle.data[at : at + file.size]).hexdigest()}")
+        at += file.size
+    files = sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+    m = bundle.manifest
+    return Release(name, m.version, m.floor, bundle.hash, files, m.size)
+
+
+def _bundles(seed: int) -> dict[str, Bundle]:
+    noise = Random(seed)
+    made = {}
+    for number, name in enumerate(("first", "old", "new", "other", "bad"), start=1):
+        version = IMAGE + number
+        changed = {"terminal.version": _CRASHES.format(version=version)} if name == "bad" else None
+        picture = noise.randbytes(_ASSET_BYTES)
+        content = releases.files(releases.versioned(version, changed), HARDWARE, {"picture.bin": picture})
+        made[name] = make(content, version, version - _FLOOR_BELOW)
+    return made
+
+
+def make(
+    content: Mapping[str, bytes], version: int, floor: int, hardware: str = HARDWARE, group: str = ""
+) -> Bundle:
+    """Sign files as a release for the image at hand."""
+    signer = fixture_signer("release")
+    certificate = certify(fixture_signer("root"), signer.spki)
+    target = Target(hardware, version, floor, IMAGE, IMAGE, group)
+    return build_bundle(content, target, signer, certificate, CHUNK_BYTES)
+
+
+# ---------------------------------------------------------------- the terminal
+
+
+def _in_service(machine: Machine, world: World) -> bytes:
+    """A terminal that runs `old` from its second slot, with a menu and orders that wait for the server."""
+    image = bytearray(b"\xff" * FLASH_BYTES)
+    who = provision.identity(1, SITE)
+    record = provision.record(who, provision.Endpoint("127.0.0.1", 1), provision.root_spki())
+    at = REGIONS["identity"].start
+    image[at : at + len(record)] = record
+    machine.load(image)
+    _expect(machine.live(world.script(None)), 0)  # makes the file system
+    image = bytearray(machine.image())
+    _install_menu(image)
+    machine.load(image)
+    for name in ("first", "old"):
+        _follow(machine, world.script(name))
+        machine.unplug()
+    _expect(machine.live(world.script(None, guests=_GUESTS, unanswered=True)), 0)
+    machine.unplug()
+    return machine.image()
+
+
+def _install_menu(image: bytearray) -> None:
+    region = REGIONS["vfs"]
+    span = slice(region.start, region.start + region.size)
+    volume = LittleFS(
+        block_size=SECTOR_BYTES,
+        block_count=region.size // SECTOR_BYTES,
+        read_size=32,
+        prog_size=32,
+        lookahead_size=32,
+        cache_size=128,
+        mount=False,
+    )
+    volume.context.buffer = bytearray(image[span])
+    volume.mount()
+    frame = parse_menu(DEMO_MENU.read_text()).seal(fixture_signer("server-sign"), SITE)
+    with volume.open("/menu.bin", "wb") as file:
+        file.write(frame + sha256(frame).digest())
+    volume.unmount()
+    image[span] = volume.context.buffer
+
+
+def _golden(machine: Machine, world: World, offer: str) -> Golden:
+    machine.load(world.base)
+    lives = _follow(machine, world.script(offer, orders=[4, 13], answers=[8]))
+    return Golden(offer, tuple(lives), Trace.joined([life.trace for life in lives]))
+
+
+def _follow(machine: Machine, script: Mapping[str, Any]) -> list[Life]:
+    """Start and restart until the terminal is content."""
+    lives = [machine.live(script)]
+    while lives[-1].exit_code in RESETS and len(lives) < _MAX_LIVES:
+        lives.append(machine.live(script))
+    _expect(lives[-1], 0)
+    return lives
+
+
+def _expect(life: Life, code: int) -> None:
+    if life.exit_code != code or life.first("ended") is None:
+        raise BenchError(
+            "NO_GOLDEN_RUN",
+            f"The undisturbed terminal ended with {life.exit_code}; its console:\n{life.console[-2000:]}",
+        )
