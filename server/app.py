@@ -12,6 +12,8 @@ import os
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -43,6 +45,9 @@ from server.wire.errors import Refusal
 from server.wire.menufile import parse_menu
 from server.wire.menus import split
 from server.wire.rsa import VerifyKey
+
+if TYPE_CHECKING:
+    from server.web.compose import HttpSide
 
 TICK_S = 0.2
 BEACON_STORE_TIMEOUT_S = 30.0
@@ -92,6 +97,12 @@ class OrderServer:
         self._database: Database | None = None
         self._writer: Writer | None = None
         self._broker: DeviceBroker | None = None
+        self._http: HttpSide | None = None
+
+    @property
+    def http_address(self) -> tuple[str, int] | None:
+        """Host and port of the HTTP API, None where it is switched off."""
+        return None if self._http is None else self._http.address
 
     @property
     def address(self) -> tuple[str, int]:
@@ -111,6 +122,7 @@ class OrderServer:
             await self._publish_menu()
             await self._publish_beacon()
             await self._load_releases()
+            await self._start_http()
             self._write_address()
         except BaseException:
             await self.stop()
@@ -127,6 +139,9 @@ class OrderServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+        if self._http is not None:
+            await self._http.stop()
+            self._http = None
         if self._broker is not None and self._broker.listening:
             await self._broker.shutdown()
         self._broker = None
@@ -225,7 +240,7 @@ class OrderServer:
             lambda device, payload: self._send(device, "hello", payload),
         )
         self._updates = Updates(self._send, limiter, self.observations, self._platform.monotonic)
-        ingest = Ingest(
+        self._ingest = ingest = Ingest(
             catalogue=self._catalogue,
             verifier=OpVerifier(self._clock),
             sessions=self._sessions,
@@ -246,6 +261,31 @@ class OrderServer:
             refuse=self.observations.refuse,
         )
 
+    async def _start_http(self) -> None:
+        """Serve the HTTP API, unless it is switched off; its modules take long to import."""
+        if self.config.http is None:
+            return
+        assert self._database is not None
+        assert self._writer is not None
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._executor, import_module, "server.web.compose")
+        from server.web.compose import HttpSide, Parts
+
+        parts = Parts(
+            self.config,
+            self._clock,
+            self._database,
+            self._catalogue,
+            self._keystore,
+            self._writer,
+            self._ingest,
+            self._sessions,
+            self.observations,
+            self._need_broker(),
+        )
+        self._http = HttpSide(parts)
+        await self._http.start()
+
     def _first_load(self, connection: sqlite3.Connection, database: Database) -> None:
         try:
             self._catalogue.reload(connection)
@@ -262,6 +302,8 @@ class OrderServer:
         except Refusal as refusal:
             _log.error("the newly published menu was not taken: %s", refusal)
             return
+        if self._http is not None:
+            self._http.reload(connection)
         loop.call_soon_threadsafe(self._changed)
 
     def _changed(self) -> None:
@@ -378,9 +420,12 @@ class OrderServer:
 
     def _write_address(self) -> None:
         host, port = self.address
-        text = json.dumps(
-            {"pid": os.getpid(), "site": self.config.site, "mqtt": {"host": host, "port": port}}
-        )
+        found: dict[str, object] = {
+            "pid": os.getpid(), "site": self.config.site, "mqtt": {"host": host, "port": port}
+        }  # fmt: skip
+        if self.http_address is not None:
+            found["http"] = dict(zip(("host", "port"), self.http_address, strict=True))
+        text = json.dumps(found)
         path = self.config.state / ADDRESS_NAME
         fresh = path.with_suffix(".new")
         fresh.write_text(text + "\n")

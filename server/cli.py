@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -24,9 +23,11 @@ from server.config import (
     ServerConfig,
     check_site,
     parse_address,
+    parse_calls,
     parse_rate,
 )
 from server.errors import ServerError
+from server.logs import start_logging
 from server.transport.limits import Limits
 
 if TYPE_CHECKING:
@@ -114,6 +115,9 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("--site", default="demo", help="name of the restaurant (default: %(default)s)")
     parser.add_argument("--mqtt", default="127.0.0.1:0", metavar="HOST:PORT",
                         help="where the broker listens; 0: a free port (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--http", default="127.0.0.1:0", metavar="HOST:PORT",
+                        help="where the HTTP API listens; 0: a free port; none: not at all "
+                             "(default: %(default)s)")  # fmt: skip
     parser.add_argument("--root-key", type=Path, default=DEMO_ROOT_KEY, metavar="PEM",
                         help="root key for the first start (default: the throw-away demo root)")  # fmt: skip
     parser.add_argument("--beacon-interval", type=float, default=BEACON_INTERVAL_S, metavar="SECONDS",
@@ -128,10 +132,13 @@ def _add_run(commands: Any) -> None:
     parser.add_argument(
         "--limit-hello", metavar="PER_SECOND:BURST", help="handshakes per device (default: 2:20)"
     )
+    parser.add_argument("--limit-http", metavar="CALLS:SECONDS",
+                        help="HTTP calls per token and per address (default: 2000:10)")  # fmt: skip
     parser.add_argument("--ready-json", action="store_true",
                         help="print one JSON line when listening, for programs")  # fmt: skip
     parser.add_argument("--log-level", default="warning", choices=("debug", "info", "warning", "error"),
                         help="what is logged to stderr (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--log-json", action="store_true", help="log one JSON object per line")
     parser.set_defaults(run=guarded("server.cli:run_server"))
 
 
@@ -156,6 +163,8 @@ def config_from(args: argparse.Namespace) -> ServerConfig:
         site=check_site(args.site),
         mqtt_host=host,
         mqtt_port=port,
+        http=None if args.http == "none" else parse_address(args.http),
+        http_rate=parse_calls(args.limit_http) if args.limit_http else (2000, 10),
         root_key=args.root_key,
         beacon_interval_s=args.beacon_interval,
         session_ttl_s=args.session_ttl,
@@ -168,11 +177,7 @@ def run_server(args: argparse.Namespace) -> int:
     """Run until SIGINT or SIGTERM."""
     import uvloop
 
-    logging.basicConfig(
-        level=args.log_level.upper(),
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    start_logging(args.log_level, as_json=args.log_json)
     config = config_from(args)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(config, ready_json=args.ready_json))
@@ -210,16 +215,23 @@ def _announce(server: OrderServer, *, ready_json: bool) -> None:
     host, port = server.address
     state = str(server.config.state)
     if ready_json:
-        ready = {
+        ready: dict[str, Any] = {
             "event": "ready", "mqtt": {"host": host, "port": port}, "state": state,
             "site": server.config.site,
             "first_start": server.said,
         }  # fmt: skip
+        if server.http_address is not None:
+            ready["http"] = dict(zip(("host", "port"), server.http_address, strict=True))
         print(json.dumps(ready), flush=True)
         return
     for sentence in server.said:
         print(f"first start: {sentence}")
     print(f"site {server.config.site}: terminals connect to MQTT {host}:{port} (state in {state})")
+    if server.http_address is not None:
+        print(
+            "HTTP API on http://{}:{}/v1/openapi.json; make a token with `tableside server tokens "
+            "add`".format(*server.http_address)
+        )
     print(
         "register one with `tableside server devices add NAME --table T --key KEY.der --password P`; Ctrl-C "
         "stops"

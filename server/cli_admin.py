@@ -22,6 +22,7 @@ def add_commands(commands: Any) -> None:
     _add_stock(commands)
     _add_release(commands)
     _add_orders(commands)
+    _add_tokens(commands)
     _leaf(
         commands,
         "migrate",
@@ -38,7 +39,16 @@ def _common(parser: argparse.ArgumentParser, *, listing: bool = False) -> None:
         parser.add_argument("--json", action="store_true", help="print JSON for programs")
 
 
-def _leaf(group: Any, name: str, command: str, help_: str, example: str, *, listing: bool = False) -> Any:
+def _leaf(
+    group: Any,
+    name: str,
+    command: str,
+    help_: str,
+    example: str,
+    *,
+    listing: bool = False,
+    module: str = "admin_commands",
+) -> Any:
     from server.cli import guarded
 
     parser = group.add_parser(
@@ -49,7 +59,7 @@ def _leaf(group: Any, name: str, command: str, help_: str, example: str, *, list
         formatter_class=_RAW,
     )
     _common(parser, listing=listing)
-    parser.set_defaults(run=guarded(f"server.admin_commands:{command}"))
+    parser.set_defaults(run=guarded(f"server.{module}:{command}"))
     return parser
 
 
@@ -145,3 +155,20 @@ def _add_release(commands: Any) -> None:
     )
     _leaf(group, "status", "release_status", "show where each terminal's update stands",
           "tableside server release status --json", listing=True)  # fmt: skip
+
+
+def _add_tokens(commands: Any) -> None:
+    module = "access_commands"
+    group = _group(commands, "tokens", "issue and revoke tokens for the HTTP API")
+    add = _leaf(group, "add", "tokens_add", "issue a token and show it once",
+                "tableside server tokens add anna --role waiter --days 30", listing=True,
+                module=module)  # fmt: skip
+    add.add_argument("name", help="who will use it: author of what is done with it")
+    add.add_argument("--role", required=True, choices=("manager", "waiter", "kitchen", "device"))
+    add.add_argument("--device", help="the terminal a device token is for")
+    add.add_argument("--days", type=int, help="how long it works (default: until it is revoked)")
+    _leaf(group, "list", "tokens_list", "show tokens, without their secrets",
+          "tableside server tokens list --json", listing=True, module=module)  # fmt: skip
+    revoke = _leaf(group, "revoke", "tokens_revoke", "make a token worthless at once",
+                   "tableside server tokens revoke 0123456789ab", module=module)  # fmt: skip
+    revoke.add_argument("token_id", help="its id, from `tokens list`")

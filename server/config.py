@@ -36,6 +36,8 @@ class ServerConfig:
     site: str = "demo"
     mqtt_host: str = "127.0.0.1"
     mqtt_port: int = 0
+    http: tuple[str, int] | None = None
+    http_rate: tuple[int, int] = (2000, 10)
     root_key: Path = DEMO_ROOT_KEY
     demo_menu: Path = DEMO_MENU
     beacon_interval_s: float = BEACON_INTERVAL_S
@@ -65,6 +67,17 @@ def parse_rate(text: str) -> Rate:
     if not (0.001 <= per_second <= 1e9 and 1 <= burst <= 1e9):
         raise ConfigError(f"{text!r} is out of range: at least 0.001 per second and a burst of at least 1")
     return Rate(per_second, burst)
+
+
+def parse_calls(text: str) -> tuple[int, int]:
+    """Read a limit CALLS:SECONDS. Raises: ConfigError."""
+    calls, separator, seconds = text.partition(":")
+    if not separator or not calls.isdecimal() or not seconds.isdecimal():
+        raise ConfigError(f"{text!r} is not CALLS:SECONDS, for example 600:60")
+    found = int(calls), int(seconds)
+    if not (1 <= found[0] <= 10**9 and 1 <= found[1] <= 3600):
+        raise ConfigError(f"{text!r} is out of range: at least 1 call in 1 to 3600 seconds")
+    return found
 
 
 def check_site(site: str) -> str:

@@ -86,7 +86,9 @@ def test_a_first_start_says_what_it_made_and_a_signal_stops_it_cleanly(tmp_path:
     assert [sentence.split()[0] for sentence in ready["first_start"]] == ["made", "made", "published"]
     host, port = ready["mqtt"]["host"], ready["mqtt"]["port"]
     address = json.loads((tmp_path / "new" / "server.json").read_text())
-    assert address == {"pid": server.pid, "site": "demo", "mqtt": {"host": host, "port": port}}
+    assert address == {
+        "pid": server.pid, "site": "demo", "mqtt": {"host": host, "port": port}, "http": ready["http"]
+    }  # fmt: skip
     socket.create_connection((host, port), 5).close()
     server.send_signal(number)
     _, err = server.communicate(timeout=DEADLINE_S)
@@ -100,12 +102,13 @@ def test_a_first_start_says_what_it_made_and_a_signal_stops_it_cleanly(tmp_path:
 def test_the_first_start_reads_well_for_people(tmp_path: Path) -> None:
     server = start("--state", tmp_path / "new")
     assert server.stdout is not None
-    lines = [server.stdout.readline().decode() for _ in range(5)]
+    lines = [server.stdout.readline().decode() for _ in range(6)]
     server.terminate()
     server.communicate(timeout=DEADLINE_S)
     assert "published the demo menu" in lines[2]
     assert "terminals connect to MQTT 127.0.0.1:" in lines[3]
-    assert "Ctrl-C stops" in lines[4]
+    assert "HTTP API on http://127.0.0.1:" in lines[4]
+    assert "Ctrl-C stops" in lines[5]
 
 
 def test_a_second_server_on_the_same_state_is_turned_away(state: Path) -> None:

@@ -1,0 +1,77 @@
+"""What ``tableside server tokens ...`` does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+
+from server.config import ConfigError, check_name
+from server.storage import admin
+from server.storage.database import open_database
+from server.storage.tokens import TokenRow, add_token, revoke_token, tokens
+from server.web.access import TOKEN_BYTES, hash_of, new_token
+
+_DAY_S = 24 * 3600
+
+
+def tokens_add(args: argparse.Namespace) -> int:
+    """`tokens add`."""
+    if (args.role == "device") != (args.device is not None):
+        raise ConfigError("--device names the terminal of a device token, and only of one")
+    if args.device is not None:
+        check_name("device", args.device)
+    if not 1 <= len(args.name) <= 64 or not args.name.isprintable():
+        raise ConfigError(f"{args.name!r} is not a name of 1 to 64 printable characters")
+    if args.days is not None and not 1 <= args.days <= 3650:
+        raise ConfigError(f"--days {args.days} is not between 1 and 3650")
+    now = int(time.time())
+    expires = None if args.days is None else now + args.days * _DAY_S
+    token = new_token(secrets.token_bytes(TOKEN_BYTES))
+    digest = hash_of(token)
+    assert digest is not None
+    row = TokenRow(secrets.token_hex(6), args.role, args.name, args.device, now, expires, None)
+    with closing(open_database(args.state)) as database:
+        add_token(database, admin.only_site(database), row, digest)
+    if args.json:
+        print(json.dumps({"token_id": row.token_id, "token": token, "role": row.role, "name": row.name}))
+        return 0
+    print(f"token {row.token_id} for {row.role} {row.name}, shown this once:\n{token}")
+    return 0
+
+
+def tokens_list(args: argparse.Namespace) -> int:
+    """`tokens list`."""
+    with closing(open_database(args.state)) as database:
+        found = tokens(database, admin.only_site(database))
+    if args.json:
+        print(json.dumps([
+            {"token_id": t.token_id, "role": t.role, "name": t.name, "device": t.device,
+             "created_at": t.created_at, "expires_at": t.expires_at, "revoked_at": t.revoked_at}
+            for t in found
+        ]))  # fmt: skip
+        return 0
+    now = int(time.time())
+    for row in found:
+        print(f"{row.token_id}  {row.role:8} {row.name:20} {row.device or '-':12} {_standing(row, now)}")
+    return 0
+
+
+def tokens_revoke(args: argparse.Namespace) -> int:
+    """`tokens revoke`."""
+    with closing(open_database(args.state)) as database:
+        revoke_token(database, admin.only_site(database), args.token_id, int(time.time()))
+    print(f"token {args.token_id} no longer opens anything")
+    return 0
+
+
+def _standing(row: TokenRow, now_s: int) -> str:
+    if row.revoked_at is not None:
+        return "revoked"
+    if row.expires_at is None:
+        return "in use"
+    day = datetime.fromtimestamp(row.expires_at, UTC).date().isoformat()
+    return f"expired {day}" if row.expires_at <= now_s else f"in use until {day}"

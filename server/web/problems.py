@@ -1,0 +1,152 @@
+"""Every error of the API: one JSON shape (RFC 9457), one stable code each, one place that maps them.
+
+``code`` is for programs and never changes; ``detail`` is a sentence for people. Codes of the services below
+(``ServerError.code``, ``Refusal.code``) pass through unchanged.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from server.errors import ServerError
+from server.storage.database import StorageError
+from server.storage.writer import QueueFull
+from server.wire.errors import Refusal
+
+MEDIA_TYPE = "application/problem+json"
+_log = logging.getLogger("tableside.web")
+
+
+class Problem(Exception):
+    """A refused call: HTTP status, stable code, sentence, further headers."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        errors: list[dict[str, str]] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.errors = errors
+
+    def body(self) -> dict[str, Any]:
+        """The JSON members."""
+        found: dict[str, Any] = {
+            "type": f"urn:tableside:problem:{self.code.lower().replace('_', '-')}",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail,
+        }
+        if self.errors:
+            found["errors"] = self.errors
+        return found
+
+    def response(self) -> JSONResponse:
+        """As an answer."""
+        return JSONResponse(self.body(), self.status, headers=self.headers, media_type=MEDIA_TYPE)
+
+
+PROBLEM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["type", "title", "status", "code", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "code": {"type": "string", "description": "stable, for programs"},
+        "detail": {"type": "string", "description": "a sentence, for people"},
+        "errors": {"type": "array", "items": {"type": "object"}},
+    },
+}
+
+# Service errors whose status is not simply 409 (understood, and against the present state of things).
+_STATUS_OF_CODE = {
+    "CONFIG": 422,
+    "BAD_VALUE": 422,
+    "BAD_TIME": 422,
+}
+_NOT_FOUND_PREFIXES = ("UNKNOWN_", "NO_SUCH_")
+
+
+def from_error(error: Exception) -> Problem:
+    """The problem a known error becomes."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, QueueFull):
+        return Problem(503, "QUEUE_FULL", "The order queue is full; try again soon.", headers=_retry(1))
+    if isinstance(error, StorageError):
+        _log.error("%s", error)
+        return Problem(503, "STORAGE", "The database cannot take this now; try again.", headers=_retry(5))
+    if isinstance(error, Refusal):
+        return Problem(422, str(error.code).upper(), error.detail)
+    if isinstance(error, ServerError):
+        return Problem(_status_of(error.code), error.code, str(error))
+    raise error
+
+
+def _status_of(code: str) -> int:
+    if code in _STATUS_OF_CODE:
+        return _STATUS_OF_CODE[code]
+    return 404 if code.startswith(_NOT_FOUND_PREFIXES) else 409
+
+
+def _retry(seconds: int) -> dict[str, str]:
+    return {"Retry-After": str(seconds)}
+
+
+_HTTP_CODES = {404: "NO_SUCH_ROUTE", 405: "METHOD_NOT_ALLOWED"}
+
+
+def _of_http(error: HTTPException) -> Problem:
+    code = _HTTP_CODES.get(error.status_code, HTTPStatus(error.status_code).name)
+    return Problem(error.status_code, code, str(error.detail), headers=error.headers)
+
+
+def _of_validation(error: RequestValidationError) -> Problem:
+    found = [
+        {"where": "/".join(str(part) for part in item["loc"]), "what": str(item["msg"])}
+        for item in error.errors()
+    ]
+    where = found[0]["where"] if found else "request"
+    return Problem(422, "INVALID", f"The request is not of the documented shape: {where}.", errors=found)
+
+
+def install(app: FastAPI) -> None:
+    """Make an application answer every error as a problem."""
+
+    async def known(_request: Request, error: Exception) -> JSONResponse:
+        return from_error(error).response()
+
+    async def http(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        return _of_http(error).response()
+
+    async def invalid(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        return _of_validation(error).response()
+
+    async def defect(request: Request, error: Exception) -> JSONResponse:
+        _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return Problem(500, "INTERNAL", "A defect in the server; the log has its trace.").response()
+
+    for kind in (Problem, QueueFull, StorageError, Refusal, ServerError):
+        app.add_exception_handler(kind, known)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(Exception, defect)

@@ -1,0 +1,91 @@
+"""What the routes work with: the running server's parts, and the two ways of changing something."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fastapi import Request, Response
+from pydantic import BaseModel
+
+from server.devices.keys import KeyStore
+from server.devices.seams import Clock
+from server.devices.verify import Session
+from server.ordering.catalogue import Catalogue
+from server.storage.database import Database
+from server.storage.writer import Writer
+from server.transport.ingest import Ingest
+from server.transport.observations import Observations
+from server.web.access import TokenBook
+from server.web.idempotency import Call, Once, Stored, once_by_admin
+from server.web.limits import WebLimiter
+from server.web.metrics import Metrics
+from server.web.reads import Reads
+
+
+class Connected(Protocol):
+    """The broker, as far as the API looks at it."""
+
+    def connected(self) -> list[str]:
+        """Devices with an open connection."""
+
+
+@dataclass(slots=True)
+class Services:
+    """Everything a route may use. Made by the composition root."""
+
+    site: str
+    clock: Clock
+    database: Database
+    catalogue: Catalogue
+    keystore: KeyStore
+    writer: Writer
+    ingest: Ingest
+    sessions: dict[str, Session]
+    observations: Observations
+    broker: Connected
+    executor: Executor
+    tokens: TokenBook
+    limiter: WebLimiter
+    metrics: Metrics
+    reads: Reads
+
+    async def once(
+        self,
+        call: Call,
+        job: Callable[[sqlite3.Connection], BaseModel | dict[str, Any]],
+        status: int = 200,
+    ) -> Response:
+        """Run a writer job at most once per Idempotency-Key and answer with its value."""
+        return _response(await self.writer.run(Once(self.site, call, job, status)))
+
+    async def change(
+        self, call: Call, change: Callable[[Database], BaseModel | dict[str, Any]], status: int = 200
+    ) -> Response:
+        """Change the registry at most once per Idempotency-Key and answer with what the change returns."""
+        loop = asyncio.get_running_loop()
+        stored = await loop.run_in_executor(
+            self.executor, once_by_admin, self.database, self.site, call, change, status
+        )
+        return _response(stored)
+
+
+def _response(stored: Stored) -> Response:
+    headers = {"Idempotency-Replayed": "true"} if stored.repeated else None
+    return Response(stored.body, stored.status, headers=headers, media_type="application/json")
+
+
+def services_of(request: Request) -> Services:
+    """The services of the application a call came to."""
+    found: Services = request.app.state.services
+    return found
+
+
+def json_text(value: Any) -> str:
+    """Compact JSON."""
+    return json.dumps(value, separators=(",", ":"))
