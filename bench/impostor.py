@@ -25,7 +25,7 @@ from server.wire.cose import mac0, mac_prefix, parse_mac0, verify_mac0
 from server.wire.frames import Accept, Beacon, Hello, Hint, HintStatus
 from server.wire.keyschedule import SessionKeys, derive, transcript_hash
 from server.wire.ops import Line, Op, OpType, Reply, encode_op_message
-from server.wire.rsa import RsaSigner, VerifyKey, load_public, oaep_encrypt
+from server.wire.rsa import RsaSigner, Signer, VerifyKey, load_public, oaep_encrypt
 
 DEADLINE_S = 15.0
 ATTEMPTS = 8
@@ -40,9 +40,9 @@ class LoginRefused(Exception):
 class Impostor:
     """One MQTT connection under `who`'s name, and the session keys it may have negotiated."""
 
-    def __init__(self, port: int, who: Identity, handshake: int = 0, signer: RsaSigner | None = None) -> None:
+    def __init__(self, port: int, who: Identity, handshake: int = 0, signer: Signer | None = None) -> None:
         self.who = who
-        self.signer = signer or RsaSigner(provision.private_key(who))
+        self.signer: Signer = signer or RsaSigner(provision.private_key(who))
         self.handshake = handshake
         self.keys: SessionKeys | None = None
         self.sid = bytes(4)

@@ -30,7 +30,7 @@ from bench.paths import RUNS
 from bench.server import BenchServer
 from bench.terminal import Terminal
 from bench.wait import until
-from server.wire.rsa import RsaSigner
+from server.wire.rsa import Signer
 
 RECONNECT_WITHIN_MS = 2000  # on the bench nobody waits a quarter of a minute for a broker
 NOTICE_S = 0.3  # a running server looks for changes every 250 ms
@@ -138,7 +138,7 @@ class Rig:
         return self.terminal.board
 
     def terminal_number(self, number: int, icount_shift: int | None = None) -> Terminal:
-        """The n-th terminal (from 1), made on first use; `icount_shift` gives it exact virtual time (QEMU)."""
+        """The n-th terminal (from 1), made on first use; `icount_shift` gives it exact virtual time."""
         who = provision.identity(number, self.options.site, self.options.table if number == 1 else None)
         if who.device not in self._terminals:
             board = self.bare_board(who.device, icount_shift)
@@ -146,7 +146,7 @@ class Rig:
             self._terminals[who.device] = Terminal(board)
         return self._terminals[who.device]
 
-    def impostor(self, number: int = 8, signer: RsaSigner | None = None) -> Impostor:
+    def impostor(self, number: int = 8, signer: Signer | None = None) -> Impostor:
         """A registered terminal made of nothing but keys; with `signer` its key is a false one."""
         who = provision.identity(number, self.options.site)
         if who.device not in self._registered:

@@ -15,7 +15,7 @@ from bench.errors import BenchError
 from bench.paths import FIXTURE_KEYS
 from server.wire.cose import parse_sign1
 from server.wire.frames import RELEASE, SERVER_SIGN, Beacon, Certificate, Hello
-from server.wire.rsa import RsaSigner, VerifyKey
+from server.wire.rsa import RsaSigner, Signer, VerifyKey
 
 FAR_COUNTER = 4_000_000_000
 
@@ -32,20 +32,41 @@ def fixture_signer(name: str) -> RsaSigner:
     return RsaSigner(key)
 
 
+class ClaimingSigner:
+    """Signs with one key under the key id of another: only the signature itself gives it away."""
+
+    def __init__(self, signer: Signer, kid: bytes) -> None:
+        self._signer = signer
+        self._kid = kid
+
+    @property
+    def kid(self) -> bytes:
+        """The key id it claims."""
+        return self._kid
+
+    @property
+    def spki(self) -> bytes:
+        """The public half of the key it really has."""
+        return self._signer.spki
+
+    def sign(self, message: bytes) -> bytes:
+        """A PS256 signature by the key it really has."""
+        return self._signer.sign(message)
+
+
 def open_beacon(frame: bytes, site: str) -> Beacon:
     """Read a genuine beacon."""
     return Beacon.open(frame, VerifyKey(provision.root_spki(), 3072), site)[0]
 
 
 def false_beacon(
-    genuine: Beacon, certifier: str, signer: str, purpose: str = SERVER_SIGN, epoch: int | None = None
+    genuine: Beacon, certifier: Signer, signer: str, purpose: str = SERVER_SIGN, epoch: int | None = None
 ) -> bytes:
-    """Like the genuine one, but newer, announcing another menu, certified and signed by fixture keys."""
+    """Like the genuine one, but newer, announcing another menu, signed by a certified fixture key."""
     epoch = genuine.epoch if epoch is None else epoch
     key = fixture_signer(signer)
-    certificate = Certificate(purpose, key.spki, epoch).seal(
-        fixture_signer(certifier), "" if purpose == RELEASE else genuine.site
-    )
+    site = "" if purpose == RELEASE else genuine.site
+    certificate = Certificate(purpose, key.spki, epoch).seal(certifier, site)
     return replace(
         genuine,
         epoch=epoch,

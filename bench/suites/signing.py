@@ -126,12 +126,13 @@ def unregistered_device_gets_no_session(rig: Rig) -> str:
 @SUITE.case("hello_by_another_key_is_refused", threat="a Hello signed by another key than the registered one")
 def hello_by_another_key_is_refused(rig: Rig) -> None:
     """A Hello under a registered name, signed by another key, gets the one refusal and no session."""
-    another = RsaSigner(private_key(identity(6)))
-    with rig.impostor(signer=another) as impostor:
-        frame, _, _ = impostor.hello()
-        impostor.say("hello", frame)
-        answer = impostor.await_heard("hello")[0]
-    check(is_hint(answer) and hint_status(answer) == HELLO_REFUSED, f"answered {answer.hex()}")
+    another, registered = (RsaSigner(private_key(identity(number))) for number in (6, 8))
+    for signer in (another, forging.ClaimingSigner(another, registered.kid)):
+        with rig.impostor(signer=signer) as impostor:
+            frame, _, _ = impostor.hello()
+            impostor.say("hello", frame)
+            answer = impostor.await_heard("hello")[0]
+        check(is_hint(answer) and hint_status(answer) == HELLO_REFUSED, f"answered {answer.hex()}")
     check(session_id(rig, "t-0008") is None, "a session exists")
 
 
@@ -161,11 +162,15 @@ def genuine_beacon(rig: Rig) -> bytes:
 
 @SUITE.case("false_server_is_refused", threat="a false server with its own root")
 def false_server_is_refused(rig: Rig) -> None:
-    """A beacon under a false root is refused, even at start when there is no other: no Hello leaves."""
+    """A beacon under a false root, also one claiming the true root's key id, is refused: no Hello leaves."""
     genuine = forging.open_beacon(genuine_beacon(rig), rig.options.site)
-    false = forging.false_beacon(genuine, certifier="evil-root", signer="server-sign")
+    evil, root = forging.fixture_signer("evil-root"), forging.fixture_signer("root")
+    claiming = forging.false_beacon(genuine, forging.ClaimingSigner(evil, root.kid), "server-sign")
+    refuses_beacon(rig, forging.false_beacon(genuine, evil, "server-sign"))
     terminal, link = rig.terminal, rig.link
-    link.rule(DOWN, BEACONS, Change(lambda payload: false))
+    link.rule(
+        DOWN, BEACONS, Change(lambda payload: claiming)
+    )  # at the start there is no other to fall back on
     hellos = link.tap(UP, HELLOS)
     since = terminal.console.mark()
     terminal.boot()
@@ -622,14 +627,19 @@ def older_beacon_is_refused(rig: Rig) -> None:
 def lower_epoch_is_refused(rig: Rig) -> None:
     """A beacon under a retired server key, certified by the true root but of a lower epoch, is refused."""
     genuine = forging.open_beacon(genuine_beacon(rig), rig.options.site)
-    refuses_beacon(rig, forging.false_beacon(genuine, "root", "server-sign", epoch=genuine.epoch - 1))
+    refuses_beacon(
+        rig,
+        forging.false_beacon(genuine, forging.fixture_signer("root"), "server-sign", epoch=genuine.epoch - 1),
+    )
 
 
 @SUITE.case("release_certificate_is_no_server", threat="a release certificate used as a server's")
 def release_certificate_is_no_server(rig: Rig) -> None:
     """A beacon signed by a certified release key is refused: the purpose is part of the certificate."""
     genuine = forging.open_beacon(genuine_beacon(rig), rig.options.site)
-    refuses_beacon(rig, forging.false_beacon(genuine, "root", "release", purpose="release"))
+    refuses_beacon(
+        rig, forging.false_beacon(genuine, forging.fixture_signer("root"), "release", purpose="release")
+    )
 
 
 @SUITE.case("weaker_algorithm_is_refused", threat="a weaker algorithm in the header")
