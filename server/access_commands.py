@@ -1,4 +1,4 @@
-"""What ``tableside server tokens ...`` does."""
+"""What ``tableside server tokens ...``, ``backup`` and ``restore`` do."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import json
 import secrets
 import time
 from contextlib import closing
+from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 
 from server.config import ConfigError, check_name
 from server.storage import admin
+from server.storage.backup import BackupFacts, make_backup, restore_backup
 from server.storage.database import open_database
 from server.storage.tokens import TokenRow, add_token, revoke_token, tokens
 from server.web.access import TOKEN_BYTES, hash_of, new_token
@@ -75,3 +78,24 @@ def _standing(row: TokenRow, now_s: int) -> str:
         return "in use"
     day = datetime.fromtimestamp(row.expires_at, UTC).date().isoformat()
     return f"expired {day}" if row.expires_at <= now_s else f"in use until {day}"
+
+
+def backup(args: argparse.Namespace) -> int:
+    """`backup`."""
+    return _tell(args, "backed up to", args.file, make_backup(args.state, args.file))
+
+
+def restore(args: argparse.Namespace) -> int:
+    """`restore`."""
+    return _tell(args, "restored into", args.state, restore_backup(args.file, args.state))
+
+
+def _tell(args: argparse.Namespace, what: str, where: Path, facts: BackupFacts) -> int:
+    if args.json:
+        print(json.dumps({"path": str(where), **asdict(facts)}))
+    else:
+        print(
+            f"site {facts.site} {what} {where}: {facts.orders} orders up to LSN {facts.lsn}, "
+            f"{facts.keys} key files, {facts.size_bytes} bytes"
+        )
+    return 0

@@ -23,6 +23,7 @@ def add_commands(commands: Any) -> None:
     _add_release(commands)
     _add_orders(commands)
     _add_tokens(commands)
+    _add_backup(commands)
     _leaf(
         commands,
         "migrate",
@@ -172,3 +173,15 @@ def _add_tokens(commands: Any) -> None:
     revoke = _leaf(group, "revoke", "tokens_revoke", "make a token worthless at once",
                    "tableside server tokens revoke 0123456789ab", module=module)  # fmt: skip
     revoke.add_argument("token_id", help="its id, from `tokens list`")
+
+
+def _add_backup(commands: Any) -> None:
+    backup = _leaf(commands, "backup", "backup",
+                   "write database and keys to one file; the server may run meanwhile",
+                   "tableside server backup monday.backup", listing=True,
+                   module="access_commands")  # fmt: skip
+    backup.add_argument("file", type=Path, help="a new file; it holds private keys and gets mode 0600")
+    restore = _leaf(commands, "restore", "restore", "make a new state folder from a backup",
+                    "tableside server restore monday.backup --state restored", listing=True,
+                    module="access_commands")  # fmt: skip
+    restore.add_argument("file", type=Path, help="the backup")

@@ -84,6 +84,8 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="order-writer", daemon=True)
         self._stopping = False
         self.stats = WriterStats()
+        self.on_commit: Callable[[], None] | None = None
+        """Called on the loop after every batch was settled: something may have changed."""
 
     def start(self) -> None:
         """Open the connection's thread."""
@@ -137,11 +139,16 @@ class Writer:
                 batch, last = self._take()
                 if batch:
                     self._commit(connection, batch)
-                    self._loop.call_soon_threadsafe(_deliver, batch)
+                    self._loop.call_soon_threadsafe(self._settle, batch)
                 if last:
                     return
         finally:
             connection.close()
+
+    def _settle(self, batch: list[_Entry]) -> None:
+        _deliver(batch)
+        if self.on_commit is not None:
+            self.on_commit()
 
     def _take(self) -> tuple[list[_Entry], bool]:
         first = self._queue.get()
