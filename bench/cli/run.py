@@ -16,7 +16,7 @@ from bench import suites
 from bench.boards.catalogue import KINDS, BoardRequest
 from bench.cli.progress import LiveProgress, PlainProgress, progress_for
 from bench.errors import BenchError
-from bench.measure import PASS
+from bench.measure import PASS, SKIP
 from bench.paths import ROOT
 from bench.report import html, junit, table
 from bench.results import EXIT_CODES, BoardInfo, RunResult, to_json
@@ -24,6 +24,7 @@ from bench.rig import Rig, RigOptions, make_run_dir
 from bench.suites.registry import Suite
 from bench.suites.runner import run_suites
 
+REPLAY_LINES = 10
 EXAMPLES = """examples:
   tableside bench run                                   everything, on the QEMU board
   tableside bench run --board process --suite boot,signing
@@ -128,6 +129,7 @@ def _run_on_rig(
         if firmware is not None:
             result.board.firmware, result.board.micropython = firmware.digest, firmware.micropython
         say(f"board {arguments.board}, firmware {result.board.firmware or 'its own'}, seed {result.seed}")
+        rig.start()
         run_suites(rig, chosen, result, progress, arguments.case)
 
 
@@ -160,10 +162,11 @@ def _point_at_evidence(
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    for suite in result.suites:
-        for case in suite.cases:
-            if case.outcome not in (PASS, "skip"):
-                say(f"replay: {replay_line(arguments, suite.name, case.name, result.seed)}")
+    failed = [(s.name, c.name) for s in result.suites for c in s.cases if c.outcome not in (PASS, SKIP)]
+    for suite, case in failed[:REPLAY_LINES]:
+        say(f"replay: {replay_line(arguments, suite, case, result.seed)}")
+    if len(failed) > REPLAY_LINES:
+        say(f"        and {len(failed) - REPLAY_LINES} more, named in {folder / 'result.json'}")
     say(f"artefacts: {folder}")
 
 
