@@ -1,0 +1,208 @@
+"""Judge a history: replay what was committed in LSN order through a plain model, then look at real time.
+
+The model knows nothing of the server's code: money is a sum of integers, stock a dictionary, the chain a
+SHA-256. Every rule that fails is reported under its own code.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from hashlib import sha256
+
+from bench.history.events import Answer, History, Replied, Reply, Submitted, Violation
+
+COMMITTED, REPRICE, SOLD_OUT, REJECTED = 0, 1, 2, 3
+CHAIN_START = bytes(32)
+
+
+def check(history: History) -> list[Violation]:
+    """Every violation found, in a fixed order."""
+    found: list[Violation] = []
+    for rule in (_answers, _replies, _orders, _queued, _stock, _money, _chains, _real_time):
+        found += rule(history)
+    return found
+
+
+def _name(device: str, op_id: bytes) -> str:
+    return f"{device} {op_id.hex()}"
+
+
+def _answers(history: History) -> Iterator[Violation]:
+    """LSNs are 1, 2, 3 ... and each op is answered once."""
+    expected = 1
+    seen: set[tuple[str, bytes]] = set()
+    for answer in sorted(history.answers, key=lambda answer: answer.reply.lsn):
+        if answer.reply.lsn != expected:
+            yield Violation("LSN_ORDER", f"LSN {answer.reply.lsn} where {expected} was due")
+            expected = answer.reply.lsn
+        expected += 1
+        if (answer.device, answer.op_id) in seen:
+            yield Violation("DOUBLED", f"{_name(answer.device, answer.op_id)} is answered twice")
+        seen.add((answer.device, answer.op_id))
+
+
+def _replies(history: History) -> Iterator[Violation]:
+    """What a device was told is what is stored, now and for ever."""
+    stored = {(answer.device, answer.op_id): answer for answer in history.answers}
+    first: dict[tuple[str, bytes], Reply] = {}
+    for seen in history.replied:
+        key = (seen.device, seen.op_id)
+        name = _name(*key)
+        plain = _plain(seen.reply)
+        if first.setdefault(key, plain) != plain:
+            yield Violation("ANSWER_CHANGED", f"{name}: {first[key]}, later {plain}")
+        answer = stored.get(key)
+        if answer is None:
+            yield Violation(
+                "LOST_CONFIRMED", f"{name} was answered {plain} at {seen.at_s:.3f} and is not stored"
+            )
+        elif _plain(answer.reply) != plain:
+            yield Violation("ANSWER_CHANGED", f"{name}: told {plain}, stored {_plain(answer.reply)}")
+        elif seen.reply.chain and answer.reply.chain != seen.reply.chain:
+            yield Violation("CHAIN_CHANGED", f"{name}: the reply's chain head is not the stored one")
+
+
+def _plain(reply: Reply) -> Reply:
+    return Reply(reply.status, reply.arg, reply.order_number, reply.total_minor, reply.lsn)
+
+
+def _orders(history: History) -> Iterator[Violation]:
+    """Committed orders are what their guests ordered, under numbers 1, 2, 3 ..."""
+    wanted = {(op.device, op.op_id): op for op in history.submitted}
+    number = 0
+    for answer in sorted(history.answers, key=lambda answer: answer.reply.lsn):
+        op = wanted.get((answer.device, answer.op_id))
+        name = _name(answer.device, answer.op_id)
+        if op is None:
+            yield Violation("NOBODY_ORDERED", f"{name} is stored and no guest submitted it")
+        if answer.reply.status != COMMITTED:
+            continue
+        number += 1
+        if answer.reply.order_number != number:
+            yield Violation(
+                "ORDER_NUMBER", f"{name} has number {answer.reply.order_number}, {number} was due"
+            )
+        if op is not None:
+            yield from _same_order(op, answer, name)
+
+
+def _queued(history: History) -> Iterator[Violation]:
+    """What a guest was told is queued gets a final answer."""
+    if not history.finished:
+        return
+    stored = {(answer.device, answer.op_id) for answer in history.answers}
+    for op in history.submitted:
+        if op.told and (op.device, op.op_id) not in stored:
+            yield Violation(
+                "LOST_QUEUED", f"{_name(op.device, op.op_id)} was queued at {op.at_s:.3f} and is gone"
+            )
+
+
+def _same_order(op: Submitted, answer: Answer, name: str) -> Iterator[Violation]:
+    stored = tuple((item, quantity, modifiers) for item, quantity, modifiers, _, _ in answer.lines)
+    if stored != op.lines:
+        yield Violation("OTHER_LINES", f"{name}: ordered {op.lines}, stored {stored}")
+    if answer.table != op.table:
+        yield Violation("OTHER_TABLE", f"{name}: ordered at {op.table}, stored for {answer.table}")
+    if answer.reply.total_minor != op.total_minor:
+        yield Violation(
+            "OTHER_TOTAL", f"{name}: {op.total_minor} shown, {answer.reply.total_minor} committed"
+        )
+
+
+def _stock(history: History) -> Iterator[Violation]:
+    """Counted stock never falls below zero, and nothing of it vanishes."""
+    if not history.restocked:
+        return
+    level: dict[int, int] = defaultdict(int)
+    counted = {change.item for change in history.restocked}
+    changes = sorted(history.restocked, key=lambda change: change.lsn)
+    at = 0
+    for answer in sorted(history.answers, key=lambda answer: answer.reply.lsn):
+        while at < len(changes) and changes[at].lsn < answer.reply.lsn:
+            level[changes[at].item] += changes[at].delta
+            at += 1
+        if answer.reply.status == COMMITTED:
+            for item, count in _taken(answer).items():
+                if item in counted:
+                    level[item] -= count
+                    if level[item] < 0:
+                        yield Violation(
+                            "OVERSOLD", f"item {item} fell to {level[item]} at LSN {answer.reply.lsn}"
+                        )
+    for change in changes[at:]:
+        level[change.item] += change.delta
+    for item in sorted(counted):
+        if history.stock.get(item) != level[item]:
+            yield Violation(
+                "STOCK", f"item {item}: {history.stock.get(item)} stored, the model has {level[item]}"
+            )
+
+
+def _taken(answer: Answer) -> Counter[int]:
+    taken: Counter[int] = Counter()
+    for item, quantity, _, _, _ in answer.lines:
+        taken[item] += quantity
+    return taken
+
+
+def _money(history: History) -> Iterator[Violation]:
+    """Totals are integer sums of line prices, and the bill of a table is the sum of its orders."""
+    wanted = {(op.device, op.op_id): op for op in history.submitted}
+    tables: Counter[str] = Counter()
+    for answer in history.answers:
+        if answer.reply.status != COMMITTED:
+            continue
+        name = _name(answer.device, answer.op_id)
+        total = sum(line[4] for line in answer.lines)
+        if total != answer.reply.total_minor or any(line[1] * line[3] != line[4] for line in answer.lines):
+            yield Violation(
+                "MONEY", f"{name}: lines add up to {total}, {answer.reply.total_minor} was confirmed"
+            )
+        tables[answer.table] += answer.reply.total_minor
+        op = wanted.get((answer.device, answer.op_id))
+        menu = history.menus.get(op.menu_version) if op is not None else None
+        if op is not None and menu is not None and menu.total_minor(op.lines) != op.total_minor:
+            yield Violation("SHOWN_PRICE", f"{name}: the guest saw {op.total_minor}")
+    for table, (total, _) in sorted(history.seatings.items()):
+        if total != tables[table]:
+            yield Violation("BILL", f"table {table}: bill {total}, orders {tables[table]}")
+
+
+def _chains(history: History) -> Iterator[Violation]:
+    """Each table's chain is the hash of every answer given there, in LSN order."""
+    heads: dict[str, bytes] = {}
+    for answer in sorted(history.answers, key=lambda answer: answer.reply.lsn):
+        if not answer.reply.chain or not answer.table:
+            continue
+        reply = answer.reply
+        before = heads.get(answer.table, CHAIN_START)
+        told = reply.total_minor.to_bytes(4, "big")
+        head = sha256(before + answer.op_hash + bytes((reply.status,)) + told).digest()
+        heads[answer.table] = reply.chain
+        if head != reply.chain:
+            yield Violation("CHAIN", f"table {answer.table}: the chain breaks at LSN {reply.lsn}")
+    for table, (_, head) in sorted(history.seatings.items()):
+        if head != heads.get(table, CHAIN_START):
+            yield Violation("CHAIN", f"table {table}: the seating's head is not its last answer's")
+
+
+def _real_time(history: History) -> Iterator[Violation]:
+    """An op submitted after another's answer was seen has the higher LSN."""
+    stored = {(answer.device, answer.op_id): answer.reply.lsn for answer in history.answers}
+    events: list[tuple[float, int, Submitted | Replied]] = [(e.at_s, 1, e) for e in history.submitted]
+    events += [(e.at_s, 0, e) for e in history.replied]
+    events.sort(key=lambda event: event[:2])
+    highest, answered = 0, ""
+    for at_s, _, event in events:
+        if isinstance(event, Replied):
+            if event.reply.lsn > highest:
+                highest, answered = event.reply.lsn, _name(event.device, event.op_id)
+            continue
+        lsn = stored.get((event.device, event.op_id))
+        if lsn is not None and lsn <= highest:
+            name = _name(event.device, event.op_id)
+            yield Violation(
+                "REAL_TIME", f"{name} submitted at {at_s:.3f} has LSN {lsn}, {answered} had {highest}"
+            )
