@@ -21,6 +21,7 @@ import sys
 from array import array
 
 from terminal.compat import const, sleep_ms, ticks_diff, ticks_us
+from terminal.console import Refused
 from terminal.wire.frames import COMMITTED, encode_order
 
 if sys.implementation.name == "micropython":
@@ -192,7 +193,7 @@ class Run:
         self._journal = request.get("journal", True)
         self._total = app.menu.total(self._lines)
         self._made = 0
-        self._begun_us = {}  # op id -> when it was due, ticks in us
+        self._begun_us = array("i", bytes(4 * 256))  # when it was due, ticks in us, by the op's number
         self._refusals = {}  # status -> count
         self._finals = 0
         self._publish_bytes = 0
@@ -203,8 +204,11 @@ class Run:
         self._sender = app.sender
         self._done = asyncio.Event()
 
+    # Raises Refused when orders from before are still unanswered: their answers would be counted.
     async def execute(self):
         app = self._app
+        if len(app.outbox):
+            raise Refused("BUSY", "orders are still unanswered: wait until the terminal is idle")
         sender = app.sender
         before = sender.on_final, sender.credit, app.outbox, sender.resent, sender.repeated
         outbox = app.outbox if self._journal else _NoJournal(app.outbox)
@@ -248,7 +252,7 @@ class Run:
         self._app.sender.pump()
         client.flush()
         if not self._publish_bytes:
-            self._publish_bytes = max([len(packet) for packet in client.protocol.inflight.values()] or [0])
+            self._publish_bytes = max([len(packet) for packet in client.protocol.inflight()] or [0])
 
     def _closed_loop(self):
         now_us = ticks_us()
@@ -273,16 +277,13 @@ class Run:
         op_id = self._next_op_id(self._random)
         op = encode_order(op_id, self._table, self._lines, self._menu, self._total)
         self._outbox.append(op_id, op)
-        self._begun_us[op_id] = due_us
+        self._begun_us[op_id[7]] = due_us
         self._sender.add(op_id, op)
         self._made += 1
 
     def _on_final(self, op_id, status, arg, order_number, total_minor, lsn):
-        due_us = self._begun_us.pop(op_id, None)
-        if due_us is None:  # an order from before this run
-            return
         now_us = ticks_us()
-        self._buckets[bucket_of(ticks_diff(now_us, due_us))] += 1
+        self._buckets[bucket_of(ticks_diff(now_us, self._begun_us[op_id[7]]))] += 1
         finals = self._finals + 1
         self._finals = finals
         if status != COMMITTED:

@@ -222,7 +222,7 @@ class Console:
                 "received": protocol.received,
                 "oversized": protocol.oversized,
                 "strange_acks": protocol.strange_acks,
-                "inflight": len(protocol.inflight),
+                "inflight": protocol.flying,
             }
             stats["sender"] = {
                 "replies": app.sender.replies,

@@ -38,12 +38,16 @@ class Sender:
         self.repeated = 0  # verified, for an op that was done already
         self.refused = {}  # code -> count of frames on the reply topic that were not accepted
         self.resent = 0
+        self.postponed = 0  # resends that found no room
         self._client = client
         self._session = session
         self._outbox = outbox
         self.topic = topic
         self._queue = []  # (op id, op or None) to send, oldest first; None: read it back from the outbox
-        self._waiting = {}  # op id -> when to send it again (ticks)
+        # Ops on their way, oldest first, and when to send each again (ticks). Two lists, because answers
+        # come in order nearly always, and MicroPython's dicts get slow when keys come and go.
+        self._waiting = []
+        self._due = []
         self._tries = {}  # op id -> resends so far, only for ops that were resent
         self._paused_until = None  # RATE_LIMITED
         self._open = _no_session
@@ -60,6 +64,7 @@ class Sender:
         if self._session.opener is not None:
             self._open = self._session.opener.open
         self._waiting.clear()
+        self._due.clear()
         self._tries.clear()
         self._queue = [(op_id, None) for op_id, _ in self._outbox.pending()]
         self.pump()
@@ -69,8 +74,7 @@ class Sender:
     # what is not answered soon is asked again.
     def reconnected(self):
         soon = ticks_add(ticks_ms(), _AFTER_RECONNECT_MS)
-        for op_id in self._waiting:
-            self._waiting[op_id] = soon
+        self._due = [soon] * len(self._due)
         self._timer.set()
         self.pump()
         self._client.flush()
@@ -115,7 +119,8 @@ class Sender:
                 self.on_rekey()
                 break
             queue.pop(0)
-            waiting[op_id] = due
+            waiting.append(op_id)
+            self._due.append(due)
             free -= 1
         alarm = self._alarm
         if waiting and (alarm is None or ticks_diff(due, alarm) < 0):
@@ -134,7 +139,12 @@ class Sender:
         if status == RATE_LIMITED:
             self._on_rate_limit(op_id, arg)
             return
-        self._waiting.pop(op_id, None)
+        waiting = self._waiting
+        if waiting and waiting[0] == op_id:
+            waiting.pop(0)
+            self._due.pop(0)
+        else:
+            self._forget(op_id)
         if self._tries:
             self._tries.pop(op_id, None)
         if self._outbox.done(op_id, status):
@@ -142,6 +152,15 @@ class Sender:
             self.on_final(op_id, status, arg, order_number, total_minor, lsn)
         else:
             self.repeated += 1
+
+    # -> True if the op was on its way.
+    def _forget(self, op_id):
+        if op_id not in self._waiting:
+            return False
+        at = self._waiting.index(op_id)
+        self._waiting.pop(at)
+        self._due.pop(at)
+        return True
 
     def _refuse(self, code):
         self.refused[code] = self.refused.get(code, 0) + 1
@@ -155,9 +174,8 @@ class Sender:
 
     # Not final, nothing was stored: the whole queue waits, bounded whatever the server says.
     def _on_rate_limit(self, op_id, retry_ms):
-        if op_id not in self._waiting:
+        if not self._forget(op_id):
             return
-        del self._waiting[op_id]
         self._queue.insert(0, (op_id, None))
         retry_ms = min(max(retry_ms, _SHORTEST_RETRY_MS), _LONGEST_RETRY_MS)
         self._paused_until = ticks_add(ticks_ms(), retry_ms)
@@ -183,7 +201,7 @@ class Sender:
         nearest = None
         if self._paused_until is not None:
             nearest = ticks_diff(self._paused_until, now)
-        for due in self._waiting.values():
+        for due in self._due:
             left = ticks_diff(due, now)
             if nearest is None or left < nearest:
                 nearest = left
@@ -193,30 +211,29 @@ class Sender:
         now = ticks_ms()
         if self._paused_until is not None and ticks_diff(self._paused_until, now) <= 0:
             self._paused_until = None
-        late = [op_id for op_id, due in self._waiting.items() if ticks_diff(due, now) <= 0]
-        for op_id in sorted(late):
-            if not self._client.online:
-                self._waiting[op_id] = ticks_add(now, _REPLY_TIMEOUT_MS)
-                continue
+        for op_id in sorted(
+            [self._waiting[i] for i, due in enumerate(self._due) if ticks_diff(due, now) <= 0]
+        ):
             self._resend(op_id, now)
         self.pump()
         self._client.flush()
 
     def _resend(self, op_id, now):
-        tries = self._tries.get(op_id, 0) + 1
-        timeout_ms = min(_REPLY_TIMEOUT_MS << min(tries, 4), _LONGEST_TIMEOUT_MS)
-        self._waiting[op_id] = ticks_add(now, timeout_ms)
-        self._tries[op_id] = tries
-        if self._session.state != ESTABLISHED:
+        at = self._waiting.index(op_id)
+        if not self._client.online or self._session.state != ESTABLISHED:
+            self._due[at] = ticks_add(now, _REPLY_TIMEOUT_MS)
             return
+        tries = self._tries.get(op_id, 0) + 1
+        self._tries[op_id] = tries
+        self._due[at] = ticks_add(now, min(_REPLY_TIMEOUT_MS << min(tries, 4), _LONGEST_TIMEOUT_MS))
         op = self._outbox.get(op_id)
         if op is None:
-            del self._waiting[op_id]
+            self._forget(op_id)
             return
         try:
             self._client.publish(self.topic, self._session.sealer.seal(op))
             self.resent += 1
         except Full:
-            pass  # the window is full of messages that are still on their way; the next deadline tries again
+            self.postponed += 1  # what is on its way comes first; the next deadline tries again
         except WireError:
             self.on_rekey()

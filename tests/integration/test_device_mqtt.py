@@ -158,7 +158,7 @@ def test_messages_go_both_ways_with_their_acknowledgements() -> None:
 
             await _run(rig, done, publish())
             assert rig.messages == [(b"d/y", b"hi")]
-            assert not rig.client.protocol.inflight
+            assert rig.client.protocol.flying == 0
 
     asyncio.run(story())
 

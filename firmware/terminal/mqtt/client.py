@@ -225,15 +225,15 @@ class Client:
     async def _keepalive(self):
         protocol = self.protocol
         period_ms = self.keepalive_s * 1000 // 3
-        recent = ()
+        recent = []
         while True:
             waiting = recent
-            recent = tuple(protocol.inflight.values())
+            recent = protocol.inflight()
             self._heard = self._sent = False
             await sleep_ms(period_ms)
             if protocol.ping_pending and not self._heard:
                 self._abort(MqttError(PING_TIMEOUT, f"nothing heard for {period_ms} ms"))
-            elif any(packet in waiting for packet in protocol.inflight.values()):
+            elif any(packet in waiting for packet in protocol.inflight()):
                 self._abort(MqttError(ACK_TIMEOUT, f"no PUBACK for {2 * period_ms} ms"))
             elif not (self._heard and self._sent):
                 protocol.ping()

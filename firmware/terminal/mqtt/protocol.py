@@ -30,6 +30,7 @@ CLOSED = const(0)
 CONNECTING = const(1)  # CONNECT sent
 CONNECTED = const(2)  # CONNACK 0 received
 
+_FLOOD = "more messages than can be acknowledged"
 _REFUSALS = (
     "",
     "protocol version",
@@ -64,7 +65,15 @@ class Protocol:
         self.window = window
         self.state = CLOSED
         self.session_present = False
-        self.inflight = {}  # packet id -> PUBLISH packet, sent and not yet acknowledged
+        # Sent and not yet acknowledged: packet id and PUBLISH packet, at the place that the id's low bits
+        # name. A dict would do, but with keys that come and go MicroPython's gets slower and slower.
+        places = 1
+        while places < window:
+            places *= 2
+        self._ids = [0] * places
+        self._packets = [None] * places
+        self._place_mask = places - 1
+        self.flying = 0
         self.received = 0  # PUBLISH packets
         self.oversized = 0  # skipped
         self.strange_acks = 0  # PUBACK for a message that is not in flight
@@ -113,35 +122,34 @@ class Protocol:
     # fit into the send buffer follows as the network takes it; publish() is Full until then.
     def resume(self):
         newest = self._packet_id
-        self._again = sorted(self.inflight, key=lambda p: (p - newest - 1) & 0xFFFF)
+        waiting = [packet_id for packet_id in self._ids if packet_id]
+        self._again = sorted(waiting, key=lambda p: (p - newest - 1) & 0xFFFF)
         self._refill()
 
     def _refill(self):
         while self._again:
             packet_id = self._again[0]
-            packet = self.inflight.get(packet_id)
-            if packet is not None:
+            place = packet_id & self._place_mask
+            if self._ids[place] == packet_id:  # not acknowledged meanwhile
+                packet = self._packets[place]
                 if self._tx_tail - self._tx_head + len(packet) > self._tx_limit:
                     return
                 if not packet[0] & 8:
-                    packet = bytes((packet[0] | 8,)) + packet[1:]
-                    self.inflight[packet_id] = packet
+                    packet = self._packets[place] = bytes((packet[0] | 8,)) + packet[1:]
                 self._put(packet)
             self._again.pop(0)
 
-    # Forgets unacknowledged messages: the application has its own copy and sends anew.
-    def forget(self):
-        self.inflight.clear()
+    # The packets that were sent and not yet acknowledged, in no order.
+    def inflight(self):
+        return [packet for packet in self._packets if packet is not None]
 
     def subscribe(self, filters):
-        packet_id = self._packet_id = self._free_id()
-        self._asked[packet_id] = True
+        packet_id = self._ask()
         self._put(packets.subscribe(packet_id, filters))
         return packet_id
 
     def unsubscribe(self, filters):
-        packet_id = self._packet_id = self._free_id()
-        self._asked[packet_id] = True
+        packet_id = self._ask()
         self._put(packets.unsubscribe(packet_id, filters))
         return packet_id
 
@@ -158,17 +166,19 @@ class Protocol:
     def room(self):
         if self.state != CONNECTED or self._again:
             return 0, 0
-        return self.window - len(self.inflight), self._tx_limit - self._tx_tail + self._tx_head
+        return self.window - self.flying, self._tx_limit - self._tx_tail + self._tx_head
 
     # Queues one QoS 1 message and returns its packet id. topic, payload: bytes.
     # Raises Full when the window or the send buffer is full, or when there is no connection, and
     # MqttError(TOO_LARGE) for a message that would never fit.
     def publish(self, topic, payload, retain=False):
-        inflight = self.inflight
-        if len(inflight) >= self.window or self.state != CONNECTED or self._again:
+        flying = self.flying
+        if flying >= self.window or self.state != CONNECTED or self._again:
             raise Full
+        kept = self._packets
+        mask = self._place_mask
         packet_id = self._packet_id + 1
-        if packet_id > 65535 or packet_id in inflight or self._asked:
+        if packet_id > 65535 or kept[packet_id & mask] is not None or self._asked:
             packet_id = self._free_id()
         if topic is not self._prefix_topic or retain:
             prefix = self._prefix(topic, len(payload), retain)
@@ -189,7 +199,9 @@ class Protocol:
         # Through a view of exactly this length: assigning to a slice of _tx would move all that is behind it.
         self._tx_view[tail : tail + size][:] = packet
         self._tx_tail = tail + size
-        inflight[packet_id] = packet
+        kept[packet_id & mask] = packet
+        self._ids[packet_id & mask] = packet_id
+        self.flying = flying + 1
         self._packet_id = packet_id
         return packet_id
 
@@ -217,11 +229,23 @@ class Protocol:
             if self._again:
                 self._refill()
 
+    # The next packet id that nothing on its way uses, and whose place is free: publish() made sure there is
+    # one.
     def _free_id(self):
         packet_id = self._packet_id
         while True:
             packet_id = packet_id % 65535 + 1
-            if packet_id not in self.inflight and packet_id not in self._asked:
+            if self._packets[packet_id & self._place_mask] is None and packet_id not in self._asked:
+                return packet_id
+
+    # The same for a packet that takes no place.
+    def _ask(self):
+        packet_id = self._packet_id
+        while True:
+            packet_id = packet_id % 65535 + 1
+            if packet_id not in self._ids and packet_id not in self._asked:
+                self._packet_id = packet_id
+                self._asked[packet_id] = True
                 return packet_id
 
     def _put(self, packet):
@@ -312,13 +336,19 @@ class Protocol:
         rx = self._rx
         view = self._view
         topic = self._topic
-        inflight = self.inflight
+        ids = self._ids
+        mask = self._place_mask
         while True:
             found = scan(rx, pos, end, topic)
             if not found:
                 return pos
             if found < 65536:
-                if inflight.pop(found, None) is None:
+                place = found & mask
+                if ids[place] == found:
+                    ids[place] = 0
+                    self._packets[place] = None
+                    self.flying -= 1
+                else:
                     self.strange_acks += 1
                 pos += 4
                 continue
@@ -329,13 +359,16 @@ class Protocol:
                 self._handler(view[found:pos])
             except Exception as error:  # noqa: BLE001 - whatever it was, it cost one message and is told
                 self.on_fault(error)
-            self._acknowledge(found - 2)
+            ack_end = put_puback(self._tx, self._tx_tail, rx, found - 2)
+            if not ack_end:
+                raise MqttError(FLOODED, _FLOOD)
+            self._tx_tail = ack_end
 
     # at: where the packet id stands in the receive buffer.
     def _acknowledge(self, at):
         end = put_puback(self._tx, self._tx_tail, self._rx, at)
         if not end:
-            raise MqttError(FLOODED, "more messages than can be acknowledged")
+            raise MqttError(FLOODED, _FLOOD)
         self._tx_tail = end
 
     def _unhandled(self, payload):
