@@ -125,7 +125,7 @@ class Office:
             if self._set(device, DeviceState.SUSPENDED):
                 self._world.journal.operations["suspensions"] += 1
                 await asyncio.sleep(self._random.about(30.0))
-                while not self._set(device, DeviceState.ACTIVE):
+                while not self._set(device, DeviceState.ACTIVE):  # noqa: ASYNC110 - virtual time
                     await asyncio.sleep(5.0)
 
     def restock(self, item: int, delta: int) -> None:

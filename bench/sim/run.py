@@ -151,8 +151,12 @@ async def _until(world: World, end_s: float, stop_at_violation: bool) -> None:
 async def _settle(world: World, manager: asyncio.Task[Any]) -> bool:
     """Without faults and new orders everything that is queued must be answered."""
     manager.cancel()
-    await world.activate_all()
     deadline = world.loop.time() + SETTLE_WITHIN_S
+    try:
+        await asyncio.wait_for(world.activate_all(), SETTLE_WITHIN_S)
+    except TimeoutError:
+        world.journal.violated("NOT_CONVERGED", f"no server to talk to for {SETTLE_WITHIN_S:g} s")
+        return False
     while not world.settled():
         if world.journal.violations and world.loop.time() > deadline - SETTLE_WITHIN_S / 2:
             return False

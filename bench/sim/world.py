@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from bench import provision
 from bench.history.events import Replied, Reply, Submitted
 from bench.paths import DEMO_MENU
 from bench.sim import house, keys
-from bench.sim.clock import EPOCH_S, WallClock
+from bench.sim.clock import EPOCH_S, WallClock, owner
 from bench.sim.journal import Journal
 from bench.sim.network import Network
 from bench.sim.randomness import Seeded
@@ -112,7 +113,9 @@ class World:
 
     def start(self, coroutine: Any) -> asyncio.Task[Any]:
         """Run something of the world's own, outside every machine; its failure is the run's."""
-        task = self.loop.create_task(coroutine)
+        context = contextvars.copy_context()  # of whoever caused it: perhaps a machine that is dying
+        context.run(owner.set, None)
+        task = self.loop.create_task(coroutine, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -239,7 +242,7 @@ class World:
     async def activate_all(self) -> None:
         """Take every suspended terminal back."""
         for terminal in self.terminals:
-            while not self.office.activate(terminal.device):
+            while not self.office.activate(terminal.device):  # noqa: ASYNC110 - virtual time
                 await asyncio.sleep(1.0)
 
     def settled(self) -> bool:
