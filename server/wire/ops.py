@@ -201,9 +201,9 @@ def parse_op(value: Value) -> Op:
         raise shapes.bad_shape("op")
     op_type = value[0] if type(value[0]) is int else 0
     op_id = shapes.exactly(value[1], OP_ID_BYTES, "op-id")
-    if len(value) != 6 or not 1 <= op_type <= OpType.TELEMETRY:
+    if len(value) != 6 or op_type < OpType.ORDER:
         return Op(0, op_id, "", (), 0, 0, RejectCode.MALFORMED)
-    if op_type == OpType.TELEMETRY:  # not in an op-frame
+    if op_type >= OpType.TELEMETRY:  # telemetry does not travel in an op-frame
         return Op(op_type, op_id, "", (), 0, 0, RejectCode.UNSUPPORTED_TYPE)
     try:
         return _op(op_type, op_id, value)

