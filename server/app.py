@@ -39,6 +39,7 @@ from server.transport.broker import DeviceBroker
 from server.transport.handshakes import Handshakes
 from server.transport.ingest import Ingest
 from server.transport.limits import RateLimiter
+from server.transport.notices import Notices
 from server.transport.observations import Observations
 from server.transport.updates import Updates
 from server.wire.errors import Refusal
@@ -222,6 +223,7 @@ class OrderServer:
         beacon_log = _BeaconLog(site, beacons, self._writer)
         self._beacons = Beacons(site, self._keystore, beacon_log, self._clock, self._entropy)
         limiter = RateLimiter(config.limits, self._platform.monotonic)
+        self.notices = Notices(self._catalogue, self._sessions, self._clock, self._send)
         handshakes = Handshakes(
             Handshake(
                 self._keystore,
@@ -238,6 +240,7 @@ class OrderServer:
             self._executor,
             self._sessions,
             lambda device, payload: self._send(device, "hello", payload),
+            self.notices,
         )
         self._updates = Updates(self._send, limiter, self.observations, self._platform.monotonic)
         self._ingest = ingest = Ingest(
@@ -251,6 +254,7 @@ class OrderServer:
             clock=self._clock,
             send=self._send,
             updates=self._updates,
+            notices=self.notices,
         )
         self._broker = self._platform.broker(
             site=site,

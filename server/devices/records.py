@@ -5,6 +5,7 @@ from enum import StrEnum
 
 SESSION_TTL_S = 12 * 3600
 SESSION_MESSAGES = 1 << 20
+RESUME_CHAIN_S = 24 * 3600
 
 
 class DeviceState(StrEnum):
@@ -14,6 +15,15 @@ class DeviceState(StrEnum):
     ACTIVE = "active"
     SUSPENDED = "suspended"
     RETIRED = "retired"
+
+
+@dataclass(frozen=True)
+class ResumeKey:
+    """What a device's session leaves for its next one; ``rsa_at``: the chain's Hello, unix seconds."""
+
+    sid: bytes
+    key: bytes = field(repr=False)
+    rsa_at: int
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,7 @@ class DeviceRecord:
     hello_hash: bytes | None = None
     accept: bytes | None = None
     committed: int = 0
+    resume: ResumeKey | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,7 @@ class SessionRow:
     hello_hash: bytes
     accept: bytes
     handshake: int
+    rsa_at: int = 0
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,22 @@ from server.devices.records import SESSION_MESSAGES, SessionRow
 from server.devices.seams import Clock
 from server.devices.window import Freshness, ReplayWindow
 from server.wire import aad
-from server.wire.cose import mac0, mac_prefix, parse_mac0, verify_mac0
+from server.wire.cose import (
+    is_short_mac0,
+    mac0,
+    mac_prefix,
+    parse_mac0,
+    parse_short_mac0,
+    verify_mac0,
+    verify_short_mac0,
+)
 from server.wire.errors import Refusal, RefusalCode
 from server.wire.frames import SID_BYTES
+from server.wire.notices import Notice
 from server.wire.ops import OP_MAX_BYTES, Op, OpMessage, Reply, op_hash
+from server.wire.requests import Telemetry
+
+NOTICES_PER_S = 64
 
 
 class Session:
@@ -24,13 +36,16 @@ class Session:
     decides about effects; a replayed op finds its stored answer and is answered again.
     """
 
-    __slots__ = ("_op_prefix", "_reply_prefix", "row", "window")
+    __slots__ = ("_notice_prefix", "_notice_seq", "_op_prefix", "_reply_prefix", "heard", "row", "window")
 
     def __init__(self, row: SessionRow) -> None:
         self.row = row
         self.window = ReplayWindow()
         self._op_prefix = mac_prefix(aad.op(row.site, row.device, row.sid, row.th8))
         self._reply_prefix = mac_prefix(aad.reply(row.site, row.device, row.sid, row.th8))
+        self._notice_prefix = mac_prefix(aad.notice(row.site, row.device, row.sid, row.th8))
+        self._notice_seq = 0
+        self.heard = 0  # sequence number of the newest telemetry
 
     @property
     def op_prefix(self) -> bytes:
@@ -41,6 +56,17 @@ class Session:
     def reply_prefix(self) -> bytes:
         """The constant part of every reply's MAC input."""
         return self._reply_prefix
+
+    def seal_notice(self, notice: Notice, now_s: int) -> bytes:
+        """Return the notice-frame with the next sequence number.
+
+        Numbers begin with the session's age, NOTICES_PER_S each second, so that they grow over a restart of
+        the server without being stored.
+        """
+        row = self.row
+        floor = max(0, now_s - row.created_at) * NOTICES_PER_S
+        self._notice_seq = max(self._notice_seq + 1, floor)
+        return mac0(row.k_s2d, row.sid, notice.payload(self._notice_seq), self._notice_prefix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +87,8 @@ class VerifiedOp:
 
 def sid_of(frame: bytes) -> bytes:
     """Return the session id an op-frame claims, 4 bytes; not authenticated. Raises: Refusal."""
-    return parse_mac0(frame, SID_BYTES, OP_MAX_BYTES).identifier
+    parse = parse_short_mac0 if is_short_mac0(frame) else parse_mac0
+    return parse(frame, SID_BYTES, OP_MAX_BYTES).identifier
 
 
 class OpVerifier:
@@ -96,6 +123,25 @@ class OpVerifier:
             op_hash(message.op_bytes),
             message.op_bytes,
         )
+
+    def open_telemetry(self, session: Session, frame: bytes) -> Telemetry | None:
+        """Return what a telemetry-frame says, None where something newer was heard already.
+
+        Its short tag moves nothing: the replay window of the ops stays as it is.
+        Raises: Refusal as `open` does.
+        """
+        row = session.row
+        parsed = parse_short_mac0(frame, SID_BYTES, OP_MAX_BYTES)
+        if parsed.identifier != row.sid:
+            raise Refusal(RefusalCode.UNKNOWN_SESSION, "the session is not this device's current one")
+        verify_short_mac0(parsed, row.k_d2s, aad.op(row.site, row.device, row.sid, row.th8))
+        if self._clock.unix_time() >= row.expires_at:
+            raise Refusal(RefusalCode.SESSION_EXPIRED, "the session is over")
+        seq, telemetry = Telemetry.from_payload(parsed.payload)
+        if seq <= session.heard:
+            return None
+        session.heard = seq
+        return telemetry
 
     def seal_reply(self, session: Session, reply: Reply) -> bytes:
         """Return the reply-frame."""

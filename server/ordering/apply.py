@@ -12,22 +12,29 @@ REJECTED(UNKNOWN_MENU).
 
 The chain: every final answer given to a device goes into the seating of *that device's* table, which is
 opened by the first answer: chain = SHA-256(chain || SHA-256(op) || status, 1 byte || total, u32 big
-endian), from 32 zero bytes.
+endian), from 32 zero bytes. Each device has a chain of its own in a seating, so that it can compute the head
+from its own answers whoever else serves the table, and begins anew when its table's seating is another one.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections import Counter
 from dataclasses import dataclass
-from hashlib import sha256
 
 from server.devices.records import DeviceState
+from server.domain.seals import CHAIN_START, next_chain
+from server.ordering import stock
 from server.ordering.catalogue import Catalogue, KnownDevice, Snapshot
+from server.ordering.lines import insert_lines
 from server.ordering.pricing import PricedOrder, Rejected, price_order
+from server.ordering.requests import judge_request
+from server.ordering.verdict import Addressed, OpenSeating, Scene, Verdict
+from server.storage.events import append_event
+from server.storage.transaction import Transaction
+from server.wire.notices import Notice, NoticeKind
 from server.wire.ops import Op, OpType, RejectCode, Reply, Status
+from server.wire.shapes import U32_MAX
 
-CHAIN_START = bytes(32)
+__all__ = ["CHAIN_START", "Answered", "ApplyOp", "SessionGone", "next_chain"]
 
 
 class SessionGone(Exception):
@@ -38,18 +45,11 @@ class SessionGone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The reply to send, and whether it had been stored before."""
+    """The reply to send, whether it had been stored before, and what to tell the tables concerned."""
 
     reply: Reply
     repeated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Verdict:
-    status: Status
-    arg: int = 0
-    total_minor: int = 0
-    order: PricedOrder | None = None
+    notices: tuple[Addressed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,24 +62,34 @@ class ApplyOp:
     op: Op
     op_hash: bytes
     now_s: int
+    op_bytes: bytes = b""
 
-    def __call__(self, connection: sqlite3.Connection) -> Answered:
+    def __call__(self, transaction: Transaction) -> Answered:
         """Raises: SessionGone; nothing is stored then."""
         site, snapshot = self.catalogue.site, self.catalogue.snapshot
-        device = self._current_session(connection, site, snapshot)
-        stored = connection.execute(
+        known = self._current_session(transaction, site, snapshot)
+        stored = transaction.execute(
             "SELECT op_hash, status, arg, order_number, total_minor, lsn, chain FROM answer "
             "WHERE site = ? AND device = ? AND op_id = ?",
             (site, self.device, self.op.op_id),
         ).fetchone()
         if stored is not None:
             return self._repeat(stored)
-        seating, chain = _open_seating(connection, site, device.table, self.now_s)
-        verdict = self._judge(connection, snapshot, device)
-        return Answered(self._store(connection, site, device, seating, chain, verdict), repeated=False)
+        seating = _open_seating(transaction, site, known.table, self.device, self.now_s)
+        scene = Scene(transaction, site, self.device, known, snapshot, seating, self.op, self.now_s)
+        try:
+            verdict = _judge(scene)
+        except Rejected as rejected:
+            verdict = Verdict(Status.REJECTED, rejected.code)
+        reply = self._store(scene, verdict)
+        notices = verdict.notices
+        if seating.fresh:
+            opened = Notice(NoticeKind.SEATING_OPENED, known.table, seating.id, verdict.delta_minor)
+            notices = (Addressed(known.table, opened), *notices)
+        return Answered(reply, repeated=False, notices=notices)
 
-    def _current_session(self, connection: sqlite3.Connection, site: str, snapshot: Snapshot) -> KnownDevice:
-        row = connection.execute(
+    def _current_session(self, transaction: Transaction, site: str, snapshot: Snapshot) -> KnownDevice:
+        row = transaction.execute(
             "SELECT sid FROM session WHERE site = ? AND device = ?", (site, self.device)
         ).fetchone()
         device = snapshot.devices.get(self.device)
@@ -96,126 +106,107 @@ class ApplyOp:
             Reply(self.op.op_id, status, arg, order_number, total_minor, lsn, chain), repeated=True
         )
 
-    def _judge(self, connection: sqlite3.Connection, snapshot: Snapshot, device: KnownDevice) -> _Verdict:
-        op = self.op
-        try:
-            if op.reject is not None:
-                raise Rejected(op.reject)
-            if op.type != OpType.ORDER:
-                raise Rejected(RejectCode.UNSUPPORTED_TYPE)
-            if op.table != device.table:
-                raise Rejected(RejectCode.WRONG_TABLE)
-            if snapshot.current is None or op.menu_version not in snapshot.published:
-                raise Rejected(RejectCode.UNKNOWN_MENU)
-            order = price_order(snapshot.current.prices, op.lines)
-        except Rejected as rejected:
-            return _Verdict(Status.REJECTED, rejected.code)
-        if order.total_minor != op.total_minor:
-            return _Verdict(Status.REPRICE, snapshot.current.version, order.total_minor)
-        sold_out = _take_stock(connection, self.catalogue.site, snapshot.counted, order)
-        if sold_out is not None:
-            return _Verdict(Status.SOLD_OUT, sold_out)
-        return _Verdict(Status.COMMITTED, 0, order.total_minor, order)
-
-    def _store(
-        self,
-        connection: sqlite3.Connection,
-        site: str,
-        device: KnownDevice,
-        seating: int,
-        chain: bytes,
-        verdict: _Verdict,
-    ) -> Reply:
-        committed = verdict.order is not None
-        lsn, newest = connection.execute(
+    def _store(self, scene: Scene, verdict: Verdict) -> Reply:
+        transaction, site, seating = scene.transaction, scene.site, scene.seating
+        ordered = verdict.order is not None
+        lsn, newest = transaction.execute(
             "UPDATE site SET lsn = lsn + 1, order_number = order_number + ? WHERE site = ? RETURNING lsn, "
             "order_number",
-            (int(committed), site),
+            (int(ordered), site),
         ).fetchone()
-        number = newest if committed else 0
-        head = next_chain(chain, self.op_hash, verdict.status, verdict.total_minor)
-        connection.execute(
-            "UPDATE seating SET chain = ?, total_minor = total_minor + ? WHERE id = ?",
-            (head, verdict.total_minor if committed else 0, seating),
-        )
+        number = newest if ordered else verdict.order_number
+        head = next_chain(seating.head, self.op_hash, verdict.status, verdict.total_minor)
+        self._extend_chain(scene, head, lsn, verdict)
         if verdict.order is not None:
-            self._insert_order(connection, site, device, seating, number, lsn, verdict.order)
-        reply = Reply(self.op.op_id, verdict.status, verdict.arg, number, verdict.total_minor, lsn, head)
-        connection.execute(
+            self._insert_order(scene, number, lsn, verdict.order)
+        transaction.execute(
             "INSERT INTO answer (site, device, op_id, op_hash, status, arg, order_number, total_minor, lsn, "
-            "chain, "
-            "seating, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+            "chain, seating, created_at, op) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (site, self.device, self.op.op_id, self.op_hash, int(verdict.status), int(verdict.arg), number,
-             verdict.total_minor, lsn, head, seating, self.now_s),
+             verdict.total_minor, lsn, head, seating.id, self.now_s, self.op_bytes or None),
         )  # fmt: skip
-        return reply
+        if verdict.event is not None:
+            kind, body = verdict.event
+            author = f"device:{self.device}"
+            append_event(transaction, site, lsn, kind, body, author=author, now_s=self.now_s)
+        return Reply(self.op.op_id, verdict.status, verdict.arg, number, verdict.total_minor, lsn, head)
 
-    def _insert_order(
-        self,
-        connection: sqlite3.Connection,
-        site: str,
-        device: KnownDevice,
-        seating: int,
-        number: int,
-        lsn: int,
-        order: PricedOrder,
-    ) -> None:
-        connection.execute(
+    def _extend_chain(self, scene: Scene, head: bytes, lsn: int, verdict: Verdict) -> None:
+        transaction, seating = scene.transaction, scene.seating
+        transaction.execute(
+            "UPDATE seating SET chain = ?, total_minor = total_minor + ?, closed_at = ? WHERE id = ?",
+            (head, verdict.delta_minor, self.now_s if verdict.closes else None, seating.id),
+        )
+        if seating.first_op is None:
+            transaction.execute(
+                "INSERT INTO device_chain (seating, device, head, first_op, first_lsn, count) "
+                "VALUES (?,?,?,?,?,1)",
+                (seating.id, self.device, head, self.op.op_id, lsn),
+            )
+        else:
+            transaction.execute(
+                "UPDATE device_chain SET head = ?, count = count + 1 WHERE seating = ? AND device = ?",
+                (head, seating.id, self.device),
+            )
+        if verdict.bill:
+            transaction.execute(
+                "UPDATE bill SET device = ?, first_op = ?, last_op = ?, last_lsn = ?, answers = ?, chain = ? "
+                "WHERE site = ? AND bill = ?",
+                (self.device, seating.first_op or self.op.op_id, self.op.op_id, lsn, seating.count + 1, head,
+                 scene.site, verdict.bill),
+            )  # fmt: skip
+
+    def _insert_order(self, scene: Scene, number: int, lsn: int, order: PricedOrder) -> None:
+        scene.transaction.execute(
             "INSERT INTO orders (site, order_number, device, op_id, seating, table_id, menu_version, "
-            "total_minor, "
-            "tax_minor, lsn, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-            (site, number, self.device, self.op.op_id, seating, device.table, self.op.menu_version,
-             order.total_minor, order.tax_minor, lsn, self.now_s),
+            "total_minor, tax_minor, lsn, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            (scene.site, number, self.device, self.op.op_id, scene.seating.id, scene.known.table,
+             self.op.menu_version, order.total_minor, order.tax_minor, lsn, self.now_s),
         )  # fmt: skip
-        connection.executemany(
-            "INSERT INTO order_line (site, order_number, line, item, quantity, modifiers, unit_minor, "
-            "total_minor, "
-            "tax_minor) VALUES (?,?,?,?,?,?,?,?,?)",
-            [
-                (site, number, index, line.item, line.quantity, ",".join(map(str, line.modifiers)),
-                 line.unit_minor, line.total_minor, line.tax_minor)
-                for index, line in enumerate(order.lines)
-            ],
-        )  # fmt: skip
+        insert_lines(scene.transaction, scene.site, number, order.lines)
 
 
-def next_chain(chain: bytes, op_hash: bytes, status: int, total_minor: int) -> bytes:
-    """The head of a seating's chain after one more answer, 32 bytes."""
-    return sha256(chain + op_hash + bytes((int(status),)) + total_minor.to_bytes(4, "big")).digest()
+def _judge(scene: Scene) -> Verdict:
+    """The verdict on a new op. Raises: Rejected."""
+    op, snapshot = scene.op, scene.snapshot
+    if op.reject is not None:
+        raise Rejected(op.reject)
+    if op.table != scene.known.table:
+        raise Rejected(RejectCode.WRONG_TABLE)
+    if op.type != OpType.ORDER:
+        return judge_request(scene)
+    if snapshot.current is None or op.menu_version not in snapshot.published:
+        raise Rejected(RejectCode.UNKNOWN_MENU)
+    order = price_order(snapshot.current.prices, op.lines)
+    if order.total_minor != op.total_minor:
+        return Verdict(Status.REPRICE, snapshot.current.version, order.total_minor)
+    if scene.seating.total_minor + order.total_minor > U32_MAX:
+        raise Rejected(RejectCode.TOO_LARGE)
+    wanted = stock.portions(order.lines)
+    gone = stock.missing(wanted, snapshot)
+    if gone is None:
+        gone = stock.take(scene.transaction, scene.site, snapshot.counted, wanted)
+    if gone is not None:
+        return Verdict(Status.SOLD_OUT, gone)
+    return Verdict(
+        Status.COMMITTED, total_minor=order.total_minor, order=order, delta_minor=order.total_minor
+    )
 
 
-def _open_seating(connection: sqlite3.Connection, site: str, table: str, now_s: int) -> tuple[int, bytes]:
-    row = connection.execute(
-        "SELECT id, chain FROM seating WHERE site = ? AND table_id = ? AND closed_at IS NULL", (site, table)
+def _open_seating(transaction: Transaction, site: str, table: str, device: str, now_s: int) -> OpenSeating:
+    row = transaction.execute(
+        "SELECT s.id, s.total_minor, c.head, c.first_op, c.count FROM seating s "
+        "LEFT JOIN device_chain c ON c.seating = s.id AND c.device = ? "
+        "WHERE s.site = ? AND s.table_id = ? AND s.closed_at IS NULL",
+        (device, site, table),
     ).fetchone()
     if row is not None:
-        return int(row[0]), bytes(row[1])
-    cursor = connection.execute(
-        "INSERT INTO seating (site, table_id, opened_at, chain) VALUES (?, ?, ?, ?)",
+        number, total, head, first_op, count = row
+        if head is None:
+            return OpenSeating(number, total, CHAIN_START, None, 0)
+        return OpenSeating(number, total, bytes(head), bytes(first_op), count)
+    made = transaction.execute(
+        "INSERT INTO seating (site, table_id, opened_at, chain) VALUES (?, ?, ?, ?) RETURNING id",
         (site, table, now_s, CHAIN_START),
-    )
-    assert cursor.lastrowid is not None
-    return cursor.lastrowid, CHAIN_START
-
-
-def _take_stock(
-    connection: sqlite3.Connection, site: str, counted: frozenset[int], order: PricedOrder
-) -> int | None:
-    """Take every counted item or none: the first item that does not suffice is returned and nothing was
-    taken.
-    """
-    wanted: Counter[int] = Counter()
-    for line in order.lines:
-        if line.item in counted:
-            wanted[line.item] += line.quantity
-    for item, quantity in wanted.items():
-        row = connection.execute(
-            "SELECT count FROM stock WHERE site = ? AND item = ?", (site, item)
-        ).fetchone()
-        if row is not None and row[0] < quantity:
-            return item
-    for item, quantity in wanted.items():
-        connection.execute(
-            "UPDATE stock SET count = count - ? WHERE site = ? AND item = ?", (quantity, site, item)
-        )
-    return None
+    ).fetchone()
+    return OpenSeating(int(made[0]), 0, CHAIN_START, None, 0, fresh=True)

@@ -8,12 +8,12 @@ commit.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from server.devices.records import DeviceState
 from server.ordering.price_list import PriceList
+from server.storage.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ class Snapshot:
     current: MenuVersion | None
     published: frozenset[int]
     counted: frozenset[int]
+    unavailable: frozenset[int] = frozenset()
 
 
 class Catalogue:
@@ -56,7 +57,7 @@ class Catalogue:
         self._menus: dict[int, MenuVersion] = {}
         self.snapshot = Snapshot({}, None, frozenset(), frozenset())
 
-    def reload(self, connection: sqlite3.Connection) -> None:
+    def reload(self, connection: Transaction) -> None:
         """Read everything again; called inside a transaction."""
         devices = {
             str(name): KnownDevice(table, DeviceState(state), password_hash)
@@ -66,14 +67,18 @@ class Catalogue:
         }
         versions = connection.execute("SELECT version FROM menu WHERE site = ?", (self.site,)).fetchall()
         counted = connection.execute("SELECT item FROM stock WHERE site = ?", (self.site,)).fetchall()
+        unavailable = connection.execute(
+            "SELECT item FROM item_state WHERE site = ? AND available = 0", (self.site,)
+        ).fetchall()
         self.snapshot = Snapshot(
             devices,
             self._current(connection),
             frozenset(int(row[0]) for row in versions),
             frozenset(int(row[0]) for row in counted),
+            frozenset(int(row[0]) for row in unavailable),
         )
 
-    def _current(self, connection: sqlite3.Connection) -> MenuVersion | None:
+    def _current(self, connection: Transaction) -> MenuVersion | None:
         row = connection.execute(
             "SELECT m.version, m.hash, m.frame FROM site s JOIN menu m ON m.site = s.site AND m.version = "
             "s.current_menu "

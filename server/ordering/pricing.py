@@ -35,6 +35,7 @@ class PricedLine:
     unit_minor: int
     total_minor: int
     tax_minor: int
+    basis_points: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def price_order(prices: PriceList, lines: Sequence[Line]) -> PricedOrder:
         before = gross_by_tax.get(item.tax_id, 0) if prices.rounding == ROUND_PER_BILL else 0
         tax = contained_tax(before + amount, basis_points) - contained_tax(before, basis_points)
         gross_by_tax[item.tax_id] = before + amount
-        priced.append(PricedLine(line.item, line.quantity, line.modifiers, unit, amount, tax))
+        priced.append(PricedLine(line.item, line.quantity, line.modifiers, unit, amount, tax, basis_points))
     if total > MAX_TOTAL_MINOR:
         raise Rejected(RejectCode.TOO_LARGE)
     return PricedOrder(tuple(priced), total, sum(line.tax_minor for line in priced))

@@ -16,9 +16,10 @@ from server.devices.records import MenuReference, SessionRow
 from server.devices.verify import Session
 from server.ordering.catalogue import Catalogue
 from server.storage.database import StorageError
-from server.storage.registry import StaleHello, StoreSession, load_device
+from server.storage.registry import StaleHello, StoreSession, load_device, seating_of
 from server.storage.writer import QueueFull, Writer
 from server.transport.limits import RateLimiter
+from server.transport.notices import Notices
 from server.transport.observations import Observations
 from server.wire.errors import Refusal, RefusalCode
 from server.wire.frames import hello_rate_limited, hello_refused
@@ -40,6 +41,7 @@ class Handshakes:
         executor: Executor,
         sessions: dict[str, Session],
         send: Callable[[str, bytes], None],
+        notices: Notices,
     ) -> None:
         self._handshake = handshake
         self._catalogue = catalogue
@@ -49,6 +51,7 @@ class Handshakes:
         self._executor = executor
         self._sessions = sessions
         self._send = send
+        self._notices = notices
         self._busy: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -70,7 +73,10 @@ class Handshakes:
     async def _answer(self, device: str, frame: bytes, done: Callable[[bool], None]) -> None:
         handled = True
         try:
-            self._send(device, await self._accept(device, frame))
+            accept, table = await self._accept(device, frame)
+            self._send(device, accept)
+            if table is not None:
+                await self._announce(device, table)
         except (Refusal, StaleHello) as refusal:
             self._observations.refuse(device, str(refusal.code))
             self._send(device, hello_refused(frame))
@@ -84,7 +90,15 @@ class Handshakes:
             self._busy.discard(device)
             done(handled)
 
-    async def _accept(self, device: str, frame: bytes) -> bytes:
+    async def _announce(self, device: str, table: str) -> None:
+        """Tell a new session who sits at its table; nothing depends on it."""
+        seating = await self._writer.run(
+            lambda transaction: seating_of(transaction, self._catalogue.site, table)
+        )
+        self._notices.announce(device, table, seating)
+
+    async def _accept(self, device: str, frame: bytes) -> tuple[bytes, str | None]:
+        """The Accept, and the device's table where a new session was stored."""
         current = self._catalogue.snapshot.current
         if current is None:
             raise Refusal(RefusalCode.BAD_MENU, "no menu is published")
@@ -98,7 +112,7 @@ class Handshakes:
         result = await loop.run_in_executor(self._executor, self._handshake.prepare, record, frame, menu)
         if result.session is not None:
             await self._store(result, result.session)
-        return result.accept
+        return result.accept, None if result.session is None else record.table
 
     async def _store(self, result: HandshakeResult, row: SessionRow) -> None:
         await self._writer.run(StoreSession(result, row))

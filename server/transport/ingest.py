@@ -18,9 +18,11 @@ from server.storage.writer import Outcome, QueueFull, Writer
 from server.transport.acl import HELLO, OPS, STATE
 from server.transport.handshakes import Handshakes
 from server.transport.limits import RateLimiter
+from server.transport.notices import Notices
 from server.transport.observations import Observations
 from server.transport.updates import GET, Updates
 from server.transport.updates import STATE as UPDATE_STATE
+from server.wire.cose import is_short_mac0
 from server.wire.errors import Refusal
 from server.wire.frames import Presence, unknown_session
 from server.wire.ops import Reply, Status
@@ -51,6 +53,7 @@ class Ingest:
         clock: Clock,
         send: Callable[[str, str, bytes], None],
         updates: Updates,
+        notices: Notices,
     ) -> None:
         self._catalogue = catalogue
         self._verifier = verifier
@@ -62,11 +65,15 @@ class Ingest:
         self._clock = clock
         self._send = send
         self._updates = updates
+        self._notices = notices
 
     def __call__(self, device: str, kind: str, payload: bytes, done: Done) -> None:
         """Take one message of an authenticated device, published under its own topic."""
         if self._limiter.frame(device) > 0:
             self._observations.refuse(device, "frame_rate_limited")
+            done(True)
+        elif kind == OPS and is_short_mac0(payload):
+            self._telemetry(device, payload)
             done(True)
         elif kind == OPS:
             self.op(device, payload, lambda answer: self._send(device, "reply", answer), done)
@@ -90,6 +97,20 @@ class Ingest:
                 self._observations.refuse(device, "unknown_topic")
         except Refusal as refusal:
             self._observations.refuse(device, refusal.code)
+
+    def _telemetry(self, device: str, frame: bytes) -> None:
+        """Keep the newest of what a terminal measures; nobody is answered."""
+        session = self._sessions.get(device)
+        if session is None or self._limiter.telemetry(device) > 0:
+            self._observations.refuse(device, "telemetry_dropped")
+            return
+        try:
+            telemetry = self._verifier.open_telemetry(session, frame)
+        except Refusal as refusal:
+            self._observations.refuse(device, refusal.code)
+            return
+        if telemetry is not None:
+            self._observations.measured(device, telemetry)
 
     def op(self, device: str, frame: bytes, answer: Answer, done: Done) -> None:
         """Verify, queue and apply one op-frame of a device, however it came.
@@ -126,6 +147,7 @@ class Ingest:
                 verified.op,
                 verified.op_hash,
                 self._clock.unix_time(),
+                verified.op_bytes,
             )
             try:
                 self._writer.submit(job, lambda outcome: self._settle(device, session, outcome, answer, done))
@@ -146,6 +168,7 @@ class Ingest:
             if answered.reply.status == Status.REJECTED:
                 self._observations.refuse(device, f"rejected_{answered.reply.arg}")
             answer(self._verifier.seal_reply(session, answered.reply))
+            self._notices.tell(answered.notices)
             done(True)
         elif isinstance(outcome.error, SessionGone):
             if self._sessions.get(device) is session:

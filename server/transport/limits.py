@@ -55,6 +55,7 @@ class Limits:
     hello_site: Rate = Rate(50.0, 200.0)
     login: Rate = Rate(1.0, 10.0)
     update: Rate = Rate(100.0, 200.0)
+    telemetry: Rate = Rate(0.5, 5.0)
 
 
 class RateLimiter:
@@ -72,6 +73,7 @@ class RateLimiter:
         self._hello_device: dict[str, TokenBucket] = {}
         self._login: dict[str, TokenBucket] = {}
         self._update: dict[str, TokenBucket] = {}
+        self._telemetry: dict[str, TokenBucket] = {}
 
     def frame(self, device: str) -> int:
         """Ask for the verification of one frame. Returns 0, or the milliseconds to wait."""
@@ -101,9 +103,20 @@ class RateLimiter:
         """Ask for one request of update data. Returns 0, or the milliseconds to wait."""
         return self._take(self._bucket(self._update, device, self._limits.update))
 
+    def telemetry(self, device: str) -> int:
+        """Ask for one telemetry frame. Returns 0, or the milliseconds to wait."""
+        return self._take(self._bucket(self._telemetry, device, self._limits.telemetry))
+
     def forget(self, device: str) -> None:
         """Drop the buckets of a device that is no longer registered."""
-        for buckets in (self._frame, self._op_device, self._hello_device, self._login, self._update):
+        for buckets in (
+            self._frame,
+            self._op_device,
+            self._hello_device,
+            self._login,
+            self._update,
+            self._telemetry,
+        ):
             buckets.pop(device, None)
 
     def _bucket(self, buckets: dict[str, TokenBucket], name: str, rate: Rate) -> TokenBucket:

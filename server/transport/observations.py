@@ -10,6 +10,7 @@ from collections import Counter
 
 from server.storage.registry import StoreObservations
 from server.wire.frames import Presence
+from server.wire.requests import Telemetry
 from server.wire.updates import OtaState
 
 
@@ -21,6 +22,7 @@ class Observations:
         self._refusals: Counter[tuple[str, str]] = Counter()
         self._presences: dict[str, Presence] = {}
         self._updates: dict[str, OtaState] = {}
+        self._telemetry: dict[str, Telemetry] = {}
         self.totals: Counter[str] = Counter()
 
     def refuse(self, device: str, code: str) -> None:
@@ -36,16 +38,26 @@ class Observations:
         """Remember where a terminal says its update stands."""
         self._updates[device] = state
 
+    def measured(self, device: str, telemetry: Telemetry) -> None:
+        """Remember what a terminal measured about itself."""
+        self._telemetry[device] = telemetry
+
     def take(self, now_s: int) -> StoreObservations | None:
         """Everything gathered since the last call as a writer job, or None."""
-        if not self._refusals and not self._presences and not self._updates:
+        if not (self._refusals or self._presences or self._updates or self._telemetry):
             return None
         job = StoreObservations(
-            self._site, dict(self._refusals), dict(self._presences), dict(self._updates), now_s
+            self._site,
+            dict(self._refusals),
+            dict(self._presences),
+            dict(self._updates),
+            dict(self._telemetry),
+            now_s,
         )
         self._refusals.clear()
         self._presences.clear()
         self._updates.clear()
+        self._telemetry.clear()
         return job
 
     def restore(self, job: StoreObservations) -> None:
@@ -53,3 +65,4 @@ class Observations:
         self._refusals.update(job.refusals)
         self._presences = {**job.presences, **self._presences}
         self._updates = {**job.updates, **self._updates}
+        self._telemetry = {**job.telemetry, **self._telemetry}

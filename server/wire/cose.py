@@ -20,6 +20,10 @@ _MAC0_HEAD = b"\xd1\x84" + _MAC0_PROTECTED + b"\xa1\x04"
 _SIGNATURE1 = b"\x84\x6aSignature1" + _SIGN1_PROTECTED
 _MAC0 = b"\x84\x64MAC0" + _MAC0_PROTECTED
 TAG_BYTES = 32
+_SHORT_PROTECTED = b"\x43\xa1\x01\x04"  # bstr .cbor {1: 4}: HMAC 256/64, for telemetry only
+_SHORT_HEAD = b"\xd1\x84" + _SHORT_PROTECTED + b"\xa1\x04"
+_SHORT_MAC0 = b"\x84\x64MAC0" + _SHORT_PROTECTED
+SHORT_TAG_BYTES = 8
 
 
 class Sign1(NamedTuple):
@@ -116,4 +120,37 @@ def verify_mac0(parsed: Mac0, key: bytes, prefix: bytes) -> None:
     """Check the tag of a parsed COSE_Mac0 in constant time. Raises: Refusal(BAD_MAC)."""
     tag = hmac_digest(key, prefix + _bstr(parsed.payload), "sha256")
     if not compare_digest(tag, parsed.tag):
+        raise Refusal(RefusalCode.BAD_MAC, "the MAC does not verify")
+
+
+def is_short_mac0(frame: bytes) -> bool:
+    """Whether a frame claims to be a COSE_Mac0 with the truncated tag of telemetry."""
+    return frame.startswith(_SHORT_HEAD)
+
+
+def short_mac0(key: bytes, identifier: bytes, payload: bytes, external_aad: bytes) -> bytes:
+    """Return a tagged COSE_Mac0, HMAC 256/64: for what moves no state."""
+    sealed = _bstr(payload)
+    tag = hmac_digest(key, _SHORT_MAC0 + _bstr(external_aad) + sealed, "sha256")
+    return _SHORT_HEAD + _bstr(identifier) + sealed + _bstr(tag[:SHORT_TAG_BYTES])
+
+
+def parse_short_mac0(frame: bytes, identifier_bytes: int, max_bytes: int) -> Mac0:
+    """Take a COSE_Mac0 with truncated tag apart. Raises: Refusal(TOO_LARGE, BAD_ENVELOPE, BAD_ENCODING)."""
+    _limit(frame, max_bytes)
+    at = len(_SHORT_HEAD) + 1
+    start = at + identifier_bytes
+    if not is_short_mac0(frame) or len(frame) < start or frame[at - 1] != 0x40 | identifier_bytes:
+        raise Refusal(RefusalCode.BAD_ENVELOPE, "not a COSE_Mac0 with HMAC 256/64 and an id")
+    payload_start, payload_end = read_bstr(frame, start)
+    tag_start, tag_end = read_bstr(frame, payload_end)
+    if tag_end != len(frame) or tag_end - tag_start != SHORT_TAG_BYTES:
+        raise Refusal(RefusalCode.BAD_ENVELOPE, "the envelope does not end with a tag of 8 bytes")
+    return Mac0(frame[at:start], frame[payload_start:payload_end], frame[tag_start:])
+
+
+def verify_short_mac0(parsed: Mac0, key: bytes, external_aad: bytes) -> None:
+    """Check the truncated tag in constant time. Raises: Refusal(BAD_MAC)."""
+    tag = hmac_digest(key, _SHORT_MAC0 + _bstr(external_aad) + _bstr(parsed.payload), "sha256")
+    if not compare_digest(tag[:SHORT_TAG_BYTES], parsed.tag):
         raise Refusal(RefusalCode.BAD_MAC, "the MAC does not verify")

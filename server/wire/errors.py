@@ -29,6 +29,7 @@ class RefusalCode(StrEnum):
     UNKNOWN_BEACON = "unknown_beacon"
     STALE_BEACON = "stale_beacon"
     BAD_SECRET = "bad_secret"
+    RESUME_TOO_OLD = "resume_too_old"
     UNKNOWN_SESSION = "unknown_session"
     SESSION_EXPIRED = "session_expired"
     SESSION_SPENT = "session_spent"
