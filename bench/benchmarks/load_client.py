@@ -338,13 +338,17 @@ class SoftTerminal:
         if topic.startswith("s/"):
             self.retained[topic] = payload
 
+    def open_reply(self, frame: bytes) -> Reply:
+        """The reply in a frame sealed for this session, however it came. Raises: Refusal."""
+        if self._keys is None:
+            raise Refusal("no_session")
+        parsed = parse_mac0(frame, SID_BYTES, REPLY_MAX_BYTES)
+        verify_mac0(parsed, self._keys.server_to_device, self._reply_prefix)
+        return Reply.from_payload(parsed.payload)
+
     def _reply(self, frame: bytes) -> None:
         try:
-            if self._keys is None:
-                raise Refusal("no_session")
-            parsed = parse_mac0(frame, SID_BYTES, REPLY_MAX_BYTES)
-            verify_mac0(parsed, self._keys.server_to_device, self._reply_prefix)
-            reply = Reply.from_payload(parsed.payload)
+            reply = self.open_reply(frame)
         except Refusal:
             self._hint(frame)
             return

@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 from server.web.access import Caller, Role
 from server.web.guard import address_of, note_limit, refuse_limited
 from server.web.idempotency import Call
-from server.web.problems import Problem
+from server.web.problems import KEY_HEADER, Problem
 from server.web.services import Services, services_of
 
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
@@ -82,6 +82,7 @@ class Change(Allow):
         idempotency_key: Annotated[
             str,
             Header(
+                alias=KEY_HEADER,
                 description="names this call; the same call again has no further effect",
                 min_length=1,
                 max_length=128,

@@ -22,6 +22,7 @@ from server.storage.writer import QueueFull
 from server.wire.errors import Refusal
 
 MEDIA_TYPE = "application/problem+json"
+KEY_HEADER = "Idempotency-Key"
 _log = logging.getLogger("tableside.web")
 
 
@@ -123,6 +124,10 @@ def _of_validation(error: RequestValidationError) -> Problem:
         {"where": "/".join(str(part) for part in item["loc"]), "what": str(item["msg"])}
         for item in error.errors()
     ]
+    if any(item["type"] == "missing" and item["loc"][-1] == KEY_HEADER for item in error.errors()):
+        return Problem(
+            400, "IDEMPOTENCY_KEY_REQUIRED", "Every state-changing call names itself with an Idempotency-Key."
+        )
     where = found[0]["where"] if found else "request"
     return Problem(422, "INVALID", f"The request is not of the documented shape: {where}.", errors=found)
 
