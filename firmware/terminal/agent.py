@@ -9,7 +9,7 @@
 #   mark                          instret, idle_us, us: counters now
 #   seal {lines, ...}             an op-frame that is neither journaled nor sent -> frame (hex), op
 #   publish {topic, hex, retain?} any bytes on any topic
-#   rekey                         a new handshake
+#   rekey {resume?}               a new handshake: a Hello, or a Resume if there is a key for one
 #   cut {n, keep?, seed?}         power fails inside the n-th flash step from now
 #   flash {region?}               flash counters, CRC-32 of a region
 #   outbox_fill {n}               journals n orders without sending them
@@ -116,6 +116,8 @@ class Agent:
         client.flush()
 
     def _rekey(self, request):
+        if not request.get("resume"):
+            self._app.session.forget_ticket()
         self._app.control.rekey()
 
     def _cut(self, request):
@@ -201,7 +203,7 @@ class Run:
         self._table = app.ui.table
         self._menu = app.menu.current().version
         self._random = app.board.random
-        self._sender = app.sender
+        self._add = app.sender.add
         self._done = asyncio.Event()
 
     # Raises Refused when orders from before are still unanswered: their answers would be counted.
@@ -213,7 +215,10 @@ class Run:
         before = sender.on_final, sender.credit, app.outbox, sender.resent, sender.repeated
         outbox = app.outbox if self._journal else _NoJournal(app.outbox)
         self._outbox = outbox
+        # Bound once: looking a method up costs MicroPython two walks through tables, every time.
+        self._append = outbox.append
         self._next_op_id = app.outbox.next_op_id
+        self._make_next = self._make
         sender.on_final = self._on_final
         sender.credit = self._window if not self._rate else before[1]
         sender.use(outbox)
@@ -276,9 +281,9 @@ class Run:
     def _make(self, due_us):
         op_id = self._next_op_id(self._random)
         op = encode_order(op_id, self._table, self._lines, self._menu, self._total)
-        self._outbox.append(op_id, op)
+        self._append(op_id, op)
         self._begun_us[op_id[7]] = due_us
-        self._sender.add(op_id, op)
+        self._add(op_id, op)
         self._made += 1
 
     def _on_final(self, op_id, status, arg, order_number, total_minor, lsn):
@@ -290,7 +295,7 @@ class Run:
             self._refusals[status] = self._refusals.get(status, 0) + 1
         if self._made < self._wanted:
             if not self._rate:
-                self._make(now_us)
+                self._make_next(now_us)
         elif finals == self._wanted:
             self._done.set()
 

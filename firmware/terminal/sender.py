@@ -42,6 +42,7 @@ class Sender:
         self._client = client
         self._session = session
         self._outbox = outbox
+        self._done = outbox.done  # bound once: it is called for every answer
         self.topic = topic
         self._queue = []  # (op id, op or None) to send, oldest first; None: read it back from the outbox
         # Ops on their way, oldest first, and when to send each again (ticks). Two lists, because answers
@@ -82,6 +83,7 @@ class Sender:
     # A bench measures with another outbox in place.
     def use(self, outbox):
         self._outbox = outbox
+        self._done = outbox.done
 
     def unanswered(self):
         return len(self._waiting)
@@ -147,7 +149,7 @@ class Sender:
             self._forget(op_id)
         if self._tries:
             self._tries.pop(op_id, None)
-        if self._outbox.done(op_id, status):
+        if self._done(op_id, status):
             self.replies += 1
             self.on_final(op_id, status, arg, order_number, total_minor, lsn)
         else:
