@@ -7,10 +7,20 @@ SHA-256. Every rule that fails is reported under its own code.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from hashlib import sha256
 
-from bench.history.events import Answer, History, Replied, Reply, Submitted, Violation
+from bench.history.events import (
+    Answer,
+    History,
+    MenuPrices,
+    Replied,
+    Reply,
+    StoredLine,
+    Submitted,
+    Violation,
+)
 
 COMMITTED, REPRICE, SOLD_OUT, REJECTED = 0, 1, 2, 3
 CHAIN_START = bytes(32)
@@ -19,7 +29,7 @@ CHAIN_START = bytes(32)
 def check(history: History) -> list[Violation]:
     """Every violation found, in a fixed order."""
     found: list[Violation] = []
-    for rule in (_answers, _replies, _orders, _queued, _stock, _money, _chains, _real_time):
+    for rule in (_answers, _replies, _orders, _queued, _stock, _money, _tax, _honest, _chains, _real_time):
         found += rule(history)
     return found
 
@@ -100,7 +110,7 @@ def _queued(history: History) -> Iterator[Violation]:
 
 
 def _same_order(op: Submitted, answer: Answer, name: str) -> Iterator[Violation]:
-    stored = tuple((item, quantity, modifiers) for item, quantity, modifiers, _, _ in answer.lines)
+    stored = tuple(line.wanted for line in answer.lines)
     if stored != op.lines:
         yield Violation("OTHER_LINES", f"{name}: ordered {op.lines}, stored {stored}")
     if answer.table != op.table:
@@ -142,8 +152,8 @@ def _stock(history: History) -> Iterator[Violation]:
 
 def _taken(answer: Answer) -> Counter[int]:
     taken: Counter[int] = Counter()
-    for item, quantity, _, _, _ in answer.lines:
-        taken[item] += quantity
+    for line in answer.lines:
+        taken[line.item] += line.quantity
     return taken
 
 
@@ -155,8 +165,9 @@ def _money(history: History) -> Iterator[Violation]:
         if answer.reply.status != COMMITTED:
             continue
         name = _name(answer.device, answer.op_id)
-        total = sum(line[4] for line in answer.lines)
-        if total != answer.reply.total_minor or any(line[1] * line[3] != line[4] for line in answer.lines):
+        total = sum(line.total_minor for line in answer.lines)
+        wrong = [line for line in answer.lines if line.quantity * line.unit_minor != line.total_minor]
+        if wrong or total != answer.reply.total_minor:
             yield Violation(
                 "MONEY", f"{name}: lines add up to {total}, {answer.reply.total_minor} was confirmed"
             )
@@ -168,6 +179,53 @@ def _money(history: History) -> Iterator[Violation]:
     for table, (total, _) in sorted(history.seatings.items()):
         if total != tables[table]:
             yield Violation("BILL", f"table {table}: bill {total}, orders {tables[table]}")
+
+
+def _tax(history: History) -> Iterator[Violation]:
+    """Tax follows the rounding rule that the menu declares.
+
+    An order may be priced on a later menu that costs the guest the same: any published one may explain it.
+    """
+    menus = [menu for menu in history.menus.values() if menu.tax_basis_points]
+    for answer in history.answers:
+        if answer.reply.status == COMMITTED and menus:
+            found = tuple(line.tax_minor for line in answer.lines)
+            if all(found != expected_tax(menu, answer.lines) for menu in menus):
+                yield Violation("TAX", f"{_name(answer.device, answer.op_id)}: tax {found}")
+
+
+def expected_tax(menu: MenuPrices, lines: Sequence[StoredLine]) -> tuple[int, ...]:
+    """Tax of each line: gross x rate / (1 + rate), half up; per bill: of the running sum of its rate."""
+    gross: Counter[int] = Counter()
+    found = []
+    for line in lines:
+        rate = menu.tax_basis_points.get(line.item, 0)
+        before = gross[rate] if menu.rounds_per_bill else 0
+        gross[rate] += line.total_minor
+        found.append(_contained(before + line.total_minor, rate) - _contained(before, rate))
+    return tuple(found)
+
+
+def _contained(gross_minor: int, rate: int) -> int:
+    exact = Fraction(gross_minor * rate, 10_000 + rate)
+    return int(exact + Fraction(1, 2))
+
+
+def _honest(history: History) -> Iterator[Violation]:
+    """Who orders what is on the menu is not rejected, and is asked to pay another price only for a reason."""
+    if not history.honest:
+        return
+    wanted = {(op.device, op.op_id): op for op in history.submitted}
+    for answer in history.answers:
+        op = wanted.get((answer.device, answer.op_id))
+        reply, name = answer.reply, _name(answer.device, answer.op_id)
+        if reply.status == REJECTED:
+            yield Violation("FALSE_REJECT", f"{name} was rejected with code {reply.arg}")
+        elif reply.status == REPRICE and op is not None:
+            menu = history.menus.get(reply.arg)
+            asked = menu.total_minor(op.lines) if menu is not None else None
+            if asked != reply.total_minor or asked == op.total_minor:
+                yield Violation("FALSE_REPRICE", f"{name}: {op.total_minor} shown, {reply.total_minor} asked")
 
 
 def _chains(history: History) -> Iterator[Violation]:

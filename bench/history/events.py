@@ -9,6 +9,23 @@ Line = tuple[int, int, tuple[int, ...]]  # item, quantity, modifiers
 
 
 @dataclass(frozen=True, slots=True)
+class StoredLine:
+    """A line as it was committed; the tax is contained in the total."""
+
+    item: int
+    quantity: int
+    modifiers: tuple[int, ...]
+    unit_minor: int
+    total_minor: int
+    tax_minor: int
+
+    @property
+    def wanted(self) -> Line:
+        """What the guest asked for."""
+        return self.item, self.quantity, self.modifiers
+
+
+@dataclass(frozen=True, slots=True)
 class Submitted:
     """A guest ordered; ``told`` is False where the power failed before "queued" was shown."""
 
@@ -63,8 +80,7 @@ class Answer:
     op_hash: bytes
     reply: Reply
     table: str = ""
-    lines: tuple[tuple[int, int, tuple[int, ...], int, int], ...] = ()  # item, quantity, mods, unit, total
-    line_total_minor: int = 0
+    lines: tuple[StoredLine, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +102,7 @@ class History:
     stock: Mapping[int, int] = field(default_factory=dict)
     seatings: Mapping[str, tuple[int, bytes]] = field(default_factory=dict)
     menus: Mapping[int, MenuPrices] = field(default_factory=dict)
+    honest: bool = True  # guests order only what is on a published menu, at their own table
     finished: bool = True  # every terminal had time to empty its outbox
 
 
@@ -95,6 +112,8 @@ class MenuPrices:
 
     items: Mapping[int, int]
     modifiers: Mapping[int, int]
+    tax_basis_points: Mapping[int, int] = field(default_factory=dict)  # by item
+    rounds_per_bill: bool = False
 
     def total_minor(self, lines: Sequence[Line]) -> int | None:
         """What the lines cost, None where something is not on this menu."""

@@ -84,6 +84,7 @@ class Disk:
         self.vfs_name = f"tableside-sim-{Disk._made}"
         self.folder = folder
         self.frozen = False
+        self.full = False
         self.steps = 0
         self.syncs = 0
         self.on_step = on_step
@@ -156,6 +157,8 @@ class _File(apsw.VFSFile):
 
     def xWrite(self, data: bytes, offset: int) -> None:
         if self._disk.step():
+            if self._disk.full:
+                raise apsw.FullError("the simulated disk is full")
             super().xWrite(data, offset)
             self._stored.pending.append((offset, bytes(data)))
 

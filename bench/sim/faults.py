@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bench.sim.network import PacketFaults
+from bench.sim.network import NO_PACKET_FAULTS, PacketFaults
 
 if TYPE_CHECKING:
     from bench.sim.world import World
@@ -20,6 +20,7 @@ class FaultPlan:
     server_kill_s: float = 400.0
     amnesia_s: float = 1500.0
     clock_jump_s: float = 3600.0
+    disk_full_s: float = 2400.0
     power_cut_s: float = 1500.0
     reset_s: float = 900.0
     half_open_s: float = 1800.0
@@ -38,7 +39,7 @@ class Faults:
         world, plan = self._world, self._plan
         world.network.faults = plan.packets
         try:
-            parts = [self._kills(), self._amnesias(), self._clock_jumps()]
+            parts = [self._kills(), self._amnesias(), self._clock_jumps(), self._full_disks()]
             for terminal in world.terminals:
                 parts += [
                     self._power_cuts(terminal.number),
@@ -47,7 +48,7 @@ class Faults:
                 ]
             await asyncio.gather(*parts)
         finally:
-            world.network.faults = PacketFaults(0, 0, 0, 0)
+            world.network.faults = NO_PACKET_FAULTS
 
     async def _kills(self) -> None:
         """Kill the server: half of the time at any moment, else at a write or sync of its disk to come."""
@@ -65,6 +66,19 @@ class Faults:
         while True:
             await asyncio.sleep(random.about(self._plan.amnesia_s))
             self._world.amnesia()
+
+    async def _full_disks(self) -> None:
+        """The server's disk takes nothing for a while."""
+        random = self._random.fork("disk-full")
+        while True:
+            await asyncio.sleep(random.about(self._plan.disk_full_s))
+            server = self._world.server
+            if server is None or not server.machine.alive:
+                continue
+            self._world.journal.fault("disk_full")
+            server.disk.full = True
+            await asyncio.sleep(random.about(4.0))
+            server.disk.full = False
 
     async def _clock_jumps(self) -> None:
         """The server's wall clock jumps, forwards more often than backwards, and is set right later."""

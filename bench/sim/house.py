@@ -12,6 +12,7 @@ from bench.sim import firmware
 from bench.sim.randomness import Seeded
 from server.devices.records import DeviceState
 from server.errors import ServerError
+from server.ordering.price_list import ROUND_PER_BILL
 from server.storage import admin
 from server.wire.menufile import parse_menu
 from server.wire.menus import Menu
@@ -32,7 +33,13 @@ def demo_menu() -> Menu:
 def prices(menu: Menu) -> MenuPrices:
     """What the model knows of a menu."""
     deltas = {m.id: m.delta_minor for group in menu.groups for m in group.modifiers}
-    return MenuPrices({item.id: item.price_minor for item in menu.items}, deltas)
+    rates = {tax.id: tax.basis_points for tax in menu.taxes}
+    return MenuPrices(
+        {item.id: item.price_minor for item in menu.items},
+        deltas,
+        {item.id: rates[item.tax_id] for item in menu.items},
+        menu.rounding == ROUND_PER_BILL,
+    )
 
 
 def order_lines(menu: Menu, random: Seeded) -> list[list[Any]]:

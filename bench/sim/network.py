@@ -1,7 +1,8 @@
 """The network between terminals and broker: byte streams with latency, and everything that goes wrong.
 
 Inside one connection bytes keep their order, as TCP promises. A lossy broker or gateway is modelled on whole
-MQTT packets: PUBLISH and PUBACK may vanish, come twice, come late or change places. Connections may be reset
+MQTT packets: PUBLISH and PUBACK may vanish, come twice, come late or
+change places, and a bit of an authenticated payload may flip. Connections may be reset
 (both ends notice), go half-open (nobody notices), or survive their terminal: bytes of an old connection then
 arrive after those of the new one.
 """
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.sim.clock import owner
-from bench.sim.packets import PUBACK, PUBLISH, Cutter
+from bench.sim.packets import PUBACK, PUBLISH, Cutter, flip_bit
 from bench.sim.randomness import Seeded
 
 Accept = Callable[[asyncio.StreamReader, "ServerWriter"], None]
@@ -30,10 +31,14 @@ class PacketFaults:
     duplicate: float = 0.005
     delay: float = 0.005
     swap: float = 0.004
+    corrupt: float = 0.002
 
     def any(self) -> bool:
         """Whether packets have to be looked at."""
-        return self.drop + self.duplicate + self.delay + self.swap > 0
+        return self.drop + self.duplicate + self.delay + self.swap + self.corrupt > 0
+
+
+NO_PACKET_FAULTS = PacketFaults(0, 0, 0, 0, 0)
 
 
 class Pipe:
@@ -91,7 +96,7 @@ class Network:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, random: Seeded, count: Callable[[str], None]) -> None:
         self.loop = loop
-        self.faults = PacketFaults(0, 0, 0, 0)
+        self.faults = NO_PACKET_FAULTS
         self.accept: Accept | None = None
         self.wires: dict[int, list[Wire]] = {}
         self._random = random
@@ -103,29 +108,45 @@ class Network:
 
     def judge(self, packets: list[tuple[int, bytes]]) -> list[tuple[bytes, float]]:
         """What becomes of packets: (bytes, extra delay in seconds) in the order they will arrive."""
-        faults, random = self.faults, self._random
+        random = self._random
         out: list[tuple[bytes, float]] = []
         for kind, packet in packets:
             if kind not in (PUBLISH, PUBACK):
                 out.append((packet, 0.0))
                 continue
-            draw = random.draw.random()
-            if draw < faults.drop:
-                self._count("drop")
-                continue
-            draw -= faults.drop
-            if draw < faults.duplicate:
-                self._count("duplicate")
+            fate = self._fate()
+            if fate == "corrupt":
+                changed = flip_bit(packet, random.draw) if kind == PUBLISH else packet
+                fate = "corrupt" if changed != packet else ""
+                packet = changed
+            if fate == "reorder" and not out:
+                fate = ""
+            if fate:
+                self._count(fate)
+            if fate == "duplicate":
                 out += [(packet, 0.0), (packet, 0.0)]
-            elif draw - faults.duplicate < faults.delay:
-                self._count("delay")
+            elif fate == "delay":
                 out.append((packet, random.about(2.0)))
-            elif draw - faults.duplicate - faults.delay < faults.swap and out:
-                self._count("reorder")
+            elif fate == "reorder":
                 out.insert(len(out) - 1, (packet, 0.0))
-            else:
+            elif fate != "drop":
                 out.append((packet, 0.0))
         return out
+
+    def _fate(self) -> str:
+        """The fault that meets one packet, "" for none."""
+        faults, draw = self.faults, self._random.draw.random()
+        for name, probability in (
+            ("drop", faults.drop),
+            ("duplicate", faults.duplicate),
+            ("delay", faults.delay),
+            ("reorder", faults.swap),
+            ("corrupt", faults.corrupt),
+        ):
+            if draw < probability:
+                return name
+            draw -= probability
+        return ""
 
     def dial(self, port: int) -> Wire:
         """A terminal connects (its port is its number). Raises: OSError where nobody listens."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 PUBLISH, PUBACK = 3, 4
 
 
@@ -43,3 +45,17 @@ def publish_parts(packet: bytes) -> tuple[str, bytes]:
     length = int.from_bytes(packet[at : at + 2], "big")
     topic = packet[at + 2 : at + 2 + length].decode()
     return topic, packet[at + 2 + length + (2 if packet[0] & 6 else 0) :]
+
+
+def flip_bit(packet: bytes, draw: random.Random) -> bytes:
+    """The PUBLISH with one bit of its authenticated payload changed; others stay as they are.
+
+    Terminals' presence and their menu chunks are not authenticated one by one: those are left alone.
+    """
+    topic, payload = publish_parts(packet)
+    if not topic.endswith(("/op", "/reply")) or len(payload) < 64:
+        return packet
+    changed = bytearray(packet)
+    at = len(packet) - 1 - draw.randrange(len(payload))
+    changed[at] ^= 1 << draw.randrange(8)
+    return bytes(changed)

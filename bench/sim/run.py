@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.history import check
-from bench.history.events import Answer, History, Reply, Restocked, Violation
+from bench.history.check import check
+from bench.history.events import Answer, History, Reply, Restocked, StoredLine, Violation
 from bench.sim import house
 from bench.sim.clock import VirtualLoop
 from bench.sim.faults import FaultPlan, Faults
@@ -127,7 +127,7 @@ async def _run(
             task.cancel()
         settled = await _settle(world, manager)
         history = await _close(world, settled)
-    violations = world.journal.violations + check.check(history)
+    violations = world.journal.violations + check(history)
     virtual_s = world.loop.time()
     return SimResult(
         config.seed,
@@ -179,13 +179,13 @@ async def _close(world: World, settled: bool) -> History:
 
 def read_history(world: World) -> History:
     """The history of a world whose server has stopped."""
-    lines: dict[int, list[Any]] = {}
-    for number, item, quantity, modifiers, unit, total in world.read(
-        "SELECT order_number, item, quantity, modifiers, unit_minor, total_minor FROM order_line "
+    lines: dict[int, list[StoredLine]] = {}
+    for number, item, quantity, modifiers, unit, total, tax in world.read(
+        "SELECT order_number, item, quantity, modifiers, unit_minor, total_minor, tax_minor FROM order_line "
         "ORDER BY order_number, line"
     ):
         chosen = tuple(int(modifier) for modifier in modifiers.split(",") if modifier)
-        lines.setdefault(number, []).append((item, quantity, chosen, unit, total))
+        lines.setdefault(number, []).append(StoredLine(item, quantity, chosen, unit, total, tax))
     answers = [
         Answer(device, op_id, op_hash, Reply(status, arg, number, total, lsn, chain), table,
                tuple(lines.get(number, ())))

@@ -215,7 +215,7 @@ class SimServer:
         )
         self.server = OrderServer(ServerConfig(state=self.state, **self._config), platform)
         await self.machine.run(self.server.start())
-        self.broker = self.server._broker  # type: ignore[assignment]
+        self.broker = self.server._broker
 
     def office(self) -> Database:
         """Another program's connection to the same database, as the command line has it."""

@@ -62,10 +62,10 @@ class Watch:
             return done
         server = self._server
         totals = self._server.server.observations.totals
-        refused = sum(totals.values())
+        refused = totals.total() - totals["storage_error"]
 
         def judged(handled: bool) -> None:
-            if handled and server.machine.alive and sum(totals.values()) == refused:
+            if handled and server.machine.alive and totals.total() - totals["storage_error"] == refused:
                 self._acknowledged(device, payload)
             done(handled)
 

@@ -22,11 +22,14 @@ from bench.sim.terminal import SimTerminal
 from bench.sim.watch import Watch
 from server.devices.records import DeviceState
 from server.storage import admin
+from server.transport.limits import Limits, Rate
 from server.wire.menus import Menu
 from server.wire.rsa import spki_of
 
 SITE = "demo"
 OPENING_STOCK = 200
+# Tight enough that two quick orders of one terminal may meet them.
+LIMITS = Limits(op_device=Rate(1.0, 2.0), hello_device=Rate(0.5, 5.0))
 
 
 class World:
@@ -135,7 +138,7 @@ class World:
             self.network,
             self.clock,
             self.random,
-            {"demo_menu": DEMO_MENU},
+            {"demo_menu": DEMO_MENU, "limits": LIMITS},
         )
         server.inherit(self._keys, self._files)
         server.seen = self.watch.frame_arrived
