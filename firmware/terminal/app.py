@@ -230,8 +230,10 @@ class Terminal:
     def _on_session(self, duration_ms):
         accept = self.session.accept
         self.ui.table = accept.table
-        instret = self.control.costs["hello"] + self.control.costs["accept"]
-        self.emit("session", {"sid": _hex(accept.sid), "ms": duration_ms, "instret": instret})
+        kind = self.control.kind
+        instret = self.control.costs[kind] + self.control.costs["accept"]
+        sid = _hex(accept.sid)
+        self.emit("session", {"sid": sid, "ms": duration_ms, "instret": instret, "kind": kind})
         self._is_online()
         self.sender.restart(accept.window)
         self.updates.prove()

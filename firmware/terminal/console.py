@@ -233,6 +233,7 @@ class Console:
             }
             stats["control"] = {
                 "handshakes": app.control.handshakes,
+                "resumes": app.control.resumes,
                 "refused": app.control.refused,
                 "costs": app.control.costs,
             }

@@ -42,7 +42,9 @@ class Control:
     ):
         self.refused = {}  # code -> count of beacons, hello answers and menu chunks that were not accepted
         self.handshakes = 0
-        self.costs = {"beacon": 0, "hello": 0, "accept": 0, "menu": 0}  # instructions of the last of each
+        self.resumes = 0  # of the handshakes
+        self.costs = {"beacon": 0, "hello": 0, "resume": 0, "accept": 0, "menu": 0}  # instructions, the last
+        self.kind = "hello"  # or "resume": how the session was made
         self._client = client
         self._session = session
         self._sender = sender
@@ -157,16 +159,22 @@ class Control:
         try:
             info = self._menu.current()
             version = info.version if info else 0
-            frame = await self._compute("hello", self._session.hello_steps(version, len(self._outbox)))
+            session = self._session
+            self.kind = "resume" if session.can_resume() else "hello"
+            make = session.resume_steps if session.can_resume() else session.hello_steps
+            frame = await self._compute(self.kind, make(version, len(self._outbox)))
             wait_ms = await self._await_accept(frame)
         except WireError as error:
             self._refuse(error)
         if self._session.state == ESTABLISHED and wait_ms == 0:
             self._backoff.reset()
             self.handshakes += 1
+            self.resumes += self.kind == "resume"
             self._on_session(ticks_diff(ticks_ms(), started))
             return
         self._rekey = True
+        if self.kind == "resume" and wait_ms is not None and not self._session.can_resume():
+            return  # the server does not know that session any more: a Hello, at once
         delay_ms = max(wait_ms or 0, self._backoff.next_ms())
         self._report("error", {"code": "NO_SESSION", "text": "the server gave no session, next try soon"})
         await self._pause(delay_ms)

@@ -17,6 +17,7 @@ from .wire.cose import (
     Opener,
     Sealer,
     aad,
+    mac0_encode,
     mac0_parse,
     mac0_verify,
     sign1_parse,
@@ -40,6 +41,7 @@ from .wire.frames import (
     RATE_LIMITED,
     UNKNOWN_SESSION,
     encode_hello,
+    encode_resume,
     is_hint,
     parse_accept,
     parse_beacon,
@@ -51,7 +53,7 @@ from .wire.rsa import PublicKey, oaep_encrypt_steps
 # states
 IDLE = const(0)  # no beacon of this site seen yet
 HAVE_BEACON = const(1)  # a Hello can be made
-HELLO_SENT = const(2)  # hello_frame is on its way; its answer is awaited
+HELLO_SENT = const(2)  # hello_frame (a Hello or a Resume) is on its way; its answer is awaited
 ESTABLISHED = const(3)  # sealer and opener are ready
 
 # events
@@ -74,10 +76,12 @@ _NEXT = {
 
 _REKEY_MARGIN = const(4096)  # messages that may still be sealed while a new session is made
 _FIRST_WAIT_MS = const(1000)
+_TICKET = "resume"  # key in the counters region: session id, resume key
+_TICKET_BYTES = const(36)
 _LONGEST_WAIT_MS = const(300000)
 
-# What an answer to a Hello means. kind: established; retry = send hello_frame again, refused = make a new
-# Hello, both not before wait_ms.
+# What an answer to a Hello or Resume means. kind: established; retry = send hello_frame again, refused = make
+# a new one, both not before wait_ms.
 Outcome = namedtuple("Outcome", ("kind", "wait_ms"))
 
 # The claims of a verified beacon that outlive its frame. server_key signs menus and Accepts.
@@ -88,8 +92,8 @@ Site = namedtuple(
 
 class Session:
     # identity: wire.keys.Identity. root: the PublicKey this device trusts. firmware: running release number.
-    # counters: persistent, .beacon(), .store_beacon(epoch, counter), .next_handshake(), each durable on
-    # return. random(n): n random bytes.
+    # counters: persistent, .beacon(), .store_beacon(epoch, counter), .next_handshake(), .get(key),
+    # .put(key, bytes), each durable on return. random(n): n random bytes.
 
     def __init__(self, identity, root, counters, random, firmware):
         self.state = IDLE
@@ -110,6 +114,7 @@ class Session:
         self._certificate = None
         self._certificate_hash = None
         self._hello = None  # (hello hash, nonce_d, secret, transcript hash, server key)
+        self._resuming = False  # what was sent last is a Resume
         self._busy = False
         self._refusals = 0
         self._lost = False
@@ -246,10 +251,52 @@ class Session:
         frame = yield from sign1_sign_steps(me.private, kid, external_aad, payload, random)
         if len(frame) > MAX_HELLO_BYTES:
             raise WireError(TOO_LARGE)
-        transcript = transcript_hash(beacon_frame, frame)
+        self._sent(frame, nonce_d, secret, site)
+        return frame
+
+    def _sent(self, frame, nonce_d, secret, site):
+        transcript = transcript_hash(self._beacon_frame, frame)
         self._hello = (hashlib.sha256(frame).digest(), nonce_d, secret, transcript, site.server_key)
         self.hello_frame = frame
+        self._resuming = False
         self._move(_HELLO)
+
+    def can_resume(self):
+        # True while this device holds the key of a session that a Resume may replace, also after a reboot.
+        return len(self._counters.get(_TICKET) or b"") == _TICKET_BYTES
+
+    def forget_ticket(self):
+        # The next handshake is a Hello.
+        if self._counters.get(_TICKET):
+            self._counters.put(_TICKET, b"")
+
+    def resume_steps(self, menu_version, pending):
+        # Generator; its value is the Resume frame to send, made without the device's RSA key. Arguments and
+        # answer are those of a Hello. Raises WireError(WRONG_STATE) unless can_resume().
+        return self._alone(self._make_resume(menu_version, pending))
+
+    def _make_resume(self, menu_version, pending):
+        if (self.state, _HELLO) not in _NEXT or not self.can_resume():
+            raise WireError(WRONG_STATE)
+        site = yield from self._verify()
+        me = self._identity
+        ticket = self._counters.get(_TICKET)
+        sid, key = ticket[:4], ticket[4:]
+        handshake = self._counters.next_handshake()
+        nonce_d = self._random(16)
+        payload = encode_resume(
+            me.device,
+            handshake,
+            nonce_d,
+            site.counter,
+            hashlib.sha256(self._beacon_frame).digest(),
+            self._firmware,
+            menu_version,
+            pending,
+        )
+        frame = mac0_encode(key, sid, aad("resume", me.site, me.device, sid), payload)
+        self._sent(frame, nonce_d, key, site)
+        self._resuming = True
         return frame
 
     def answer_steps(self, frame):
@@ -270,7 +317,7 @@ class Session:
         hello_hash, nonce_d, secret, transcript, server_key = self._hello
         nonce_s, payload, tag = mac0_parse(frame, 16)
         nonce_s = bytes(nonce_s)
-        d2s, s2d, _ = session_keys(secret, nonce_d, nonce_s, me.site, me.device, transcript)
+        d2s, s2d, resume = session_keys(secret, nonce_d, nonce_s, me.site, me.device, transcript)
         th8 = transcript[:8]
         mac0_verify(s2d, aad("accept", me.site, me.device, th8), payload, tag)
         kid, signed, signature = sign1_parse(payload)
@@ -282,6 +329,8 @@ class Session:
         accept = parse_accept(signed)
         if accept.nonce_s != nonce_s or accept.hello_hash != hello_hash:
             raise WireError(UNSOLICITED)
+        # Durable before the session is used: it replaces the key that a Resume has just spent.
+        self._counters.put(_TICKET, accept.sid + resume)
         self._move(_ACCEPT)
         self.accept = accept
         self.sid = accept.sid
@@ -301,6 +350,9 @@ class Session:
             raise WireError(UNSOLICITED)
         self._move(_REFUSED)
         self._forget_hello()
+        if self._resuming:  # at worst a forged hint: it has cost one Hello, and there is no second Resume
+            self.forget_ticket()
+            return Outcome("refused", 0)
         wait_ms = min(_FIRST_WAIT_MS << min(self._refusals, 16), _LONGEST_WAIT_MS)
         self._refusals += 1
         # Terminals refused together do not come back together.

@@ -245,6 +245,21 @@ def encode_hello(
     )
 
 
+def encode_resume(device, handshake, nonce_d, beacon_counter, beacon_hash, firmware, menu_version, pending):
+    # The payload of a Resume.
+    return (
+        enc_array_head(8)
+        + enc_tstr(device)
+        + enc_uint(handshake)
+        + enc_bstr(nonce_d)
+        + enc_uint(beacon_counter)
+        + enc_bstr(beacon_hash)
+        + enc_uint(firmware)
+        + enc_uint(menu_version)
+        + enc_uint(pending)
+    )
+
+
 def encode_order(op_id, table, lines, menu_version, total_minor):
     # lines: 1..32 of (item id, quantity, modifier ids). Returns the op that is journaled, hashed and sealed.
     # Raises WireError(OUT_OF_RANGE) if the server could not accept it.

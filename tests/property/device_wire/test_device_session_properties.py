@@ -40,6 +40,7 @@ class HostileBroker(RuleBasedStateMachine):
         self.hellos: list[Hello] = []
         self.accepts: list[bytes] = []
         self.accepted = False
+        self.established: Hello | None = None  # the handshake of the newest session ever
         self.marks = [(0, 0)]
         self.boot()
 
@@ -87,6 +88,20 @@ class HostileBroker(RuleBasedStateMachine):
         self.accepted = False
 
     @rule()
+    @precondition(lambda self: self.established is not None)
+    def resume(self) -> None:
+        before = self.counters.handshake
+        frame = attempt(self.session.resume_steps, 1, 0)
+        if isinstance(frame, str):
+            return
+        assert self.counters.handshake == before + 1
+        assert self.established is not None
+        named = cbor2.loads(cbor2.loads(bytes(frame)).value[2])[4]
+        self.waiting = self.server.read_resume(self.genuine[named], bytes(frame), self.established)
+        self.hellos.append(self.waiting)
+        self.accepted = False
+
+    @rule()
     @precondition(lambda self: self.waiting is not None)
     def server_accept(self) -> None:
         accept = self.server.accept(self.waiting)
@@ -94,6 +109,7 @@ class HostileBroker(RuleBasedStateMachine):
         outcome = attempt(self.session.answer_steps, accept)
         assert outcome == ("established", 0)
         self.accepted = True
+        self.established = self.waiting
         self.waiting = None
 
     @rule(data=st.data())

@@ -60,6 +60,7 @@ class Counters:
     mark: tuple[int, int] = (0, 0)
     handshake: int = 0
     log: list[str] = field(default_factory=list)
+    values: dict[str, bytes] = field(default_factory=dict)
 
     def beacon(self) -> tuple[int, int]:
         return self.mark
@@ -72,6 +73,13 @@ class Counters:
         self.handshake += 1
         self.log.append("handshake")
         return self.handshake
+
+    def get(self, key: str) -> bytes | None:
+        return self.values.get(key)
+
+    def put(self, key: str, value: bytes) -> None:
+        self.values[key] = value
+        self.log.append(key)
 
 
 def identity() -> Any:
@@ -131,6 +139,21 @@ class Server:
         fields = cbor2.loads(payload)
         scheme = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), aad("oaep", SITE, DEVICE))
         secret = load_key("server-decrypt").decrypt(fields[5], scheme)
+        return self._keys_of(beacon, frame, fields, secret)
+
+    def read_resume(self, beacon: bytes, frame: bytes, old: Hello) -> Hello:
+        """Open a Resume of the session that `old` began; its sid must be this server's."""
+        envelope = cbor2.loads(frame)
+        protected, unprotected, payload, tag = envelope.value
+        assert envelope.tag == 17
+        assert cbor2.loads(protected) == HMAC_256
+        assert unprotected == {4: self.sid}
+        to_mac = cbor2.dumps(["MAC0", protected, aad("resume", SITE, DEVICE, self.sid), payload])
+        assert hmac.compare_digest(tag, hmac.digest(old.keys["resume"], to_mac, "sha256"))
+        return self._keys_of(beacon, frame, cbor2.loads(payload), old.keys["resume"])
+
+    @staticmethod
+    def _keys_of(beacon: bytes, frame: bytes, fields: list[Any], secret: bytes) -> Hello:
         nonce_s = os.urandom(16)
         transcript = hashlib.sha256(beacon + frame).digest()
         prk = hmac.digest(fields[2] + nonce_s, secret, "sha256")
@@ -138,7 +161,7 @@ class Server:
             use: HKDFExpand(
                 hashes.SHA256(), 32, cbor2.dumps(["seal/1", use, SITE, DEVICE, transcript])
             ).derive(prk)
-            for use in ("d2s", "s2d")
+            for use in ("d2s", "s2d", "resume")
         }
         return Hello(fields, frame, nonce_s, transcript[:8], keys)
 

@@ -102,6 +102,10 @@ def handshake(vectors: dict[str, Any], frames: dict[str, Any]) -> dict[str, byte
     for name in ("order-1-line", "order-3-lines", "order-6-lines"):
         case[f"{name}-op"] = bytes.fromhex(frames[name]["op"])
     case["reply"] = bytes.fromhex(frames["reply-committed"]["hex"])
+    case["resume"] = bytes.fromhex(frames["resume"]["hex"])
+    for name in ("nonce_d", "accept", "sid"):
+        case[f"resume-{name}"] = bytes.fromhex(vectors["resumed"][name])
+    case["resume-d2s"] = bytes.fromhex(vectors["resumed"]["key_schedule"]["d2s"])
     case["reply-op-id"] = bytes.fromhex(frames["order-1-line"]["op_id"])
     return case
 

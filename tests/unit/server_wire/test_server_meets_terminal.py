@@ -43,6 +43,7 @@ class Counters:
 
     def __init__(self) -> None:
         self.high_mark, self.handshake = (0, 0), 0
+        self.values: dict[str, bytes] = {}
 
     def beacon(self) -> tuple[int, int]:
         return self.high_mark
@@ -53,6 +54,12 @@ class Counters:
     def next_handshake(self) -> int:
         self.handshake += 1
         return self.handshake
+
+    def get(self, key: str) -> bytes | None:
+        return self.values.get(key)
+
+    def put(self, key: str, value: bytes) -> None:
+        self.values[key] = value
 
 
 def terminal_identity() -> Any:

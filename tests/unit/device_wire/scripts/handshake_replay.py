@@ -1,5 +1,6 @@
 # Replays the vectors' handshake through the terminal's session with the vectors' own random draws: the Hello,
-# the sealed orders and the opened reply must come out byte for byte. Runs on CPython and MicroPython.
+# the sealed orders, the opened reply and the Resume that follows must come out byte for byte. Runs on CPython
+# and MicroPython.
 #
 #   handshake_replay.py FIRMWARE_DIR CASE
 #
@@ -19,6 +20,7 @@ class Counters:
     def __init__(self, handshake):
         self.handshake = handshake
         self.mark = (0, 0)
+        self.values = {}
 
     def beacon(self):
         return self.mark
@@ -27,14 +29,21 @@ class Counters:
         self.mark = (epoch, counter)
 
     def next_handshake(self):
-        return self.handshake
+        self.handshake += 1
+        return self.handshake - 1
+
+    def get(self, key):
+        return self.values.get(key)
+
+    def put(self, key, value):
+        self.values[key] = value
 
 
 def replay(case):
     from terminal.session import ESTABLISHED, Session
     from terminal.wire import rsa
 
-    draws = [case[name] for name in ("nonce_d", "secret", "oaep_seed", "salt", "blind")]
+    draws = [case[name] for name in ("nonce_d", "secret", "oaep_seed", "salt", "blind", "resume-nonce_d")]
 
     def random(size):
         draw = draws.pop(0)
@@ -60,6 +69,14 @@ def replay(case):
     reply = session.open(memoryview(case["reply"]))
     if reply[0] != case["reply-op-id"] or reply[1] != 0:
         return "the reply differs"
+    resume = rsa.run_now(session.resume_steps(number["menu"], 2))
+    if bytes(resume) != case["resume"]:
+        return "the Resume differs: " + hexlify(resume).decode()
+    outcome = rsa.run_now(session.answer_steps(case["resume-accept"]))
+    if outcome.kind != "established" or session.sid != case["resume-sid"]:
+        return "no resumed session"
+    if session.sealer.inner[:64] != bytes([b ^ 0x36 for b in case["resume-d2s"]]) + b"\x36" * 32:
+        return "another key than the vectors'"
     return "ok"
 
 
