@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -62,6 +63,7 @@ class Machine:
         self.flash = folder / "flash"
         self._reset_memory = folder / "flash.rtc"
         self._trace = folder / "trace"
+        self._said = folder / "console"
         self.flash.write_bytes(b"\xff" * FLASH_BYTES + served)
 
     def __enter__(self) -> Machine:
@@ -94,28 +96,36 @@ class Machine:
             "TABLESIDE_TRACE": str(self._trace),
             "TABLESIDE_BOOT": json.dumps({"campaign": script, **(options or {})}),
         }
-        child = subprocess.Popen(
-            [self._binary],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            close_fds=False,
-        )
-        try:
-            out, _ = child.communicate(timeout=_LIFE_S)
-            code = child.returncode
-        except subprocess.TimeoutExpired:
-            child.kill()
-            out, _ = child.communicate()
-            code = HUNG
-        console = out.decode(errors="replace")
+        with self._said.open("wb") as out:
+            child = subprocess.Popen(
+                [self._binary],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                close_fds=False,
+            )
+        code = _wait(child)
+        console = self._said.read_text(errors="replace")
         raw = self._trace.read_bytes() if self._trace.exists() else b""
         return Life(code, tuple(_events(console)), console, Trace.parse(raw), newest(self._control()))
 
     def _control(self) -> bytes:
         with self.flash.open("rb") as file:
             return file.read(0x2000)
+
+
+def _wait(child: subprocess.Popen[bytes]) -> int:
+    """Wait for the end without waking up in between -> its exit code, HUNG when it had to be killed."""
+    ending = os.pidfd_open(child.pid)
+    try:
+        ready, _, _ = select.select([ending], [], [], _LIFE_S)
+    finally:
+        os.close(ending)
+    if not ready:
+        child.kill()
+    code = child.wait()
+    return code if ready else HUNG
 
 
 def _events(console: str) -> list[Mapping[str, Any]]:

@@ -121,37 +121,45 @@ def torn(step: Step, before: bytes | bytearray | memoryview, tear: Tear) -> Step
 
 
 class FlashState:
-    """A flash image that knows its own hash at every moment.
+    """A flash image that knows its own hash.
 
-    The hash is the sum of the hashes of its pages, so a step costs one page, not two megabytes.
+    The hash is the sum of the hashes of its pages, and pages are hashed when somebody asks: a step costs no
+    more than its bytes, a hash no more than the pages that changed.
     """
 
     def __init__(self, image: bytes | bytearray) -> None:
         assert len(image) == FLASH_BYTES
         self.data = bytearray(image)
+        self._hashes: dict[int, int] = {}
         self._sum = 0
-        for page in range(FLASH_BYTES // PAGE_BYTES):
-            self._sum ^= self._page_hash(page)
+        self._changed = {page for page in range(FLASH_BYTES // PAGE_BYTES) if self.is_used(page)}
 
     @classmethod
     def copy_of(cls, other: FlashState) -> FlashState:
         """An independent copy."""
         made = cls.__new__(cls)
         made.data = bytearray(other.data)
+        made._hashes = dict(other._hashes)
         made._sum = other._sum
+        made._changed = set(other._changed)
         return made
 
     @property
     def hash(self) -> int:
         """128 bits that name the contents."""
+        for page in self._changed:
+            now = _hash_page(page, self.data[page * PAGE_BYTES : (page + 1) * PAGE_BYTES])
+            self._sum ^= self._hashes.get(page, 0) ^ now
+            self._hashes[page] = now
+        self._changed.clear()
         return self._sum
 
     def apply(self, steps: Iterable[Step]) -> None:
         """Let steps happen, whole."""
+        data = self.data
         for step in steps:
-            before = self._page_hash(step.page)
-            self.data[step.offset : step.offset + len(step.data)] = step.data
-            self._sum ^= before ^ self._page_hash(step.page)
+            data[step.offset : step.offset + len(step.data)] = step.data
+            self._changed.add(step.page)
 
     def torn(self, step: Step, tear: Tear) -> Step:
         """What this step leaves here when it is interrupted."""
@@ -159,18 +167,20 @@ class FlashState:
 
     def hash_with(self, step: Step) -> int:
         """The hash this image would have after one more step."""
+        known = self.hash
         start = step.page * PAGE_BYTES
         page = self.data[start : start + PAGE_BYTES]
         page[step.offset - start : step.offset - start + len(step.data)] = step.data
-        return self._sum ^ self._page_hash(step.page) ^ _hash_page(step.page, page)
+        return known ^ self._hashes.get(step.page, 0) ^ _hash_page(step.page, page)
+
+    def is_used(self, page: int) -> bool:
+        """Whether anything is programmed in a page."""
+        return self.data[page * PAGE_BYTES : (page + 1) * PAGE_BYTES] != ERASED_PAGE
 
     def flip(self, bit: int) -> None:
         """Let one bit rot; `bit` counts from the start of the flash."""
         at = bit // 8
         self.apply([Step(at, bytes((self.data[at] ^ 1 << bit % 8,)))])
-
-    def _page_hash(self, page: int) -> int:
-        return _hash_page(page, self.data[page * PAGE_BYTES : (page + 1) * PAGE_BYTES])
 
 
 def _hash_page(page: int, content: bytes | bytearray) -> int:

@@ -7,7 +7,7 @@ of it is made by the terminal itself, booted on an empty flash that only got its
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -20,19 +20,32 @@ from bench.boards.flashmap import FLASH_BYTES, REGIONS, SECTOR_BYTES
 from bench.campaign.machine import RESETS, Life, Machine
 from bench.campaign.trace import Trace
 from bench.errors import BenchError
-from bench.paths import DEMO_MENU
 from bench.suites.forging import fixture_signer
 from server.releases.bundle import Bundle, Target, build_bundle, certify, chunk_hashes
-from server.wire.menufile import parse_menu
+from server.wire.menus import Category, Item, Menu, Tax
+from server.wire.rsa import Signer
+from server.wire.updates import BundleFile
 
 SITE = "demo"
+SEED = 1  # of the assets in the bundles; a line means the same in every campaign
 HARDWARE = "process"
 IMAGE = releases.image_release()
 CHUNK_BYTES = 1024
 _FLOOR_BELOW = 2  # the floor a release sets lies this far below it
-_ASSET_BYTES = 9000
+_ASSET_BYTES = 6000
 _GUESTS = 3
+OVERSIZED_BYTES = 600_000
 _MAX_LIVES = 8
+_MENU = Menu(
+    1,
+    "EUR",
+    2,
+    0,
+    (Tax(1, "food", 700),),
+    (Category(1, "Coffee"),),
+    (),
+    (Item(1, 1, "Espresso", 260, 1), Item(2, 1, "Flat white", 390, 1)),
+)
 _CRASHES = "VERSION = {version}\nraise ValueError('this release does not start')\n"
 
 
@@ -58,6 +71,7 @@ class World:
     releases: Mapping[str, Release]
     base: bytes
     goldens: Mapping[str, Golden] = field(default_factory=dict)
+    hostile: frozenset[str] = frozenset()
 
     def script(self, offer: str | None, **more: Any) -> dict[str, Any]:
         """The boot option for a life with this release on offer."""
@@ -84,27 +98,29 @@ class Golden:
 
     @property
     def messages(self) -> int:
-        """Messages over the link, in all lives that ended by themselves."""
-        return sum(int(n) for life in self.lives for n in life.all("messages"))
+        """Messages over the link in the first life: from the offer to the restart."""
+        return max(int(n) for n in self.lives[0].all("message"))
 
 
-def build(binary: Path, seed: int = 1) -> World:
+def build(binary: Path, seed: int = SEED) -> World:
     """Make the releases and the terminal, run the golden updates. Raises: BenchError."""
     bundles = _bundles(seed)
+    hostile = _hostile(bundles)
     served = bytearray()
     spans: dict[str, Sequence[Any]] = {}
     known: dict[str, Release] = {}
-    for name, bundle in bundles.items():
+    for name, bundle in (bundles | hostile).items():
         hashes = b"".join(chunk_hashes(bundle.data, CHUNK_BYTES))
         places = [_put(served, part) for part in (bundle.offer.encode(), hashes, bundle.data)]
         spans[name] = [*places, CHUNK_BYTES, bundle.manifest.version]
-        known[name] = _release(name, bundle)
+        if name in bundles:
+            known[name] = _release(name, bundle)
     served += b"\xff" * (-len(served) % SECTOR_BYTES)
     with Machine(binary, bytes(served)) as machine:
         base = _in_service(machine, World(binary, bytes(served), spans, known, b""))
         world = World(binary, bytes(served), spans, known, base)
         goldens = {name: _golden(machine, world, name) for name in ("new", "bad")}
-    return World(binary, bytes(served), spans, known, base, goldens)
+    return World(binary, bytes(served), spans, known, base, goldens, frozenset(hostile))
 
 
 def _put(served: bytearray, part: bytes) -> list[int]:
@@ -134,6 +150,38 @@ def _bundles(seed: int) -> dict[str, Bundle]:
         content = releases.files(releases.versioned(version, changed), HARDWARE, {"picture.bin": picture})
         made[name] = make(content, version, version - _FLOOR_BELOW)
     return made
+
+
+def _hostile(bundles: Mapping[str, Bundle]) -> dict[str, Bundle]:
+    """Offers that must be refused: signed for somebody else, too old, or by the wrong hand."""
+    new = bundles["new"].manifest
+    at, content = 0, {}
+    for file in new.files:
+        content[file.path] = bundles["new"].data[at : at + file.size]
+        at += file.size
+    evil, release = fixture_signer("evil-root"), fixture_signer("release")
+    target = Target(HARDWARE, new.version, new.floor, IMAGE, IMAGE)
+    honest = certify(fixture_signer("root"), release.spki)
+    return {
+        "wrong-chip": make(content, new.version, new.floor, hardware="esp32"),
+        "wrong-site": make(content, new.version, new.floor, group="elsewhere"),
+        "wrong-image": build_bundle(
+            content, replace(target, firmware_minimum=IMAGE + 1, firmware_maximum=IMAGE + 9), release, honest
+        ),
+        "below-floor": make(content, bundles["old"].manifest.floor - 1, 0),
+        "forged-certificate": build_bundle(content, target, release, certify(evil, release.spki), CHUNK_BYTES),
+        "forged-manifest": build_bundle(content, target, evil, honest, CHUNK_BYTES),
+        "oversized-bundle": _oversized(bundles["new"], release),
+    }
+
+
+def _oversized(honest: Bundle, release: Signer) -> Bundle:
+    """A signed manifest whose one file is larger than a slot may be."""
+    size = OVERSIZED_BYTES
+    file = BundleFile("assets/huge.bin", size, sha256(b"").digest())
+    manifest = replace(honest.manifest, size=size, files=(file,))
+    offer = replace(honest.offer, manifest_frame=manifest.seal(release))
+    return Bundle(offer, manifest, honest.data)
 
 
 def make(
@@ -183,7 +231,7 @@ def _install_menu(image: bytearray) -> None:
     )
     volume.context.buffer = bytearray(image[span])
     volume.mount()
-    frame = parse_menu(DEMO_MENU.read_text()).seal(fixture_signer("server-sign"), SITE)
+    frame = _MENU.seal(fixture_signer("server-sign"), SITE)
     with volume.open("/menu.bin", "wb") as file:
         file.write(frame + sha256(frame).digest())
     volume.unmount()

@@ -23,7 +23,7 @@ from terminal.wire.frames import encode_order
 _ERASE_STEPS = 16
 _QUIET_S = 60  # virtual; longer than the agent waits for a download that stalls
 _LINK_DOWN_S = 5
-_ENDLESS = 400
+_ENDLESS = 8
 _LINES = [[1, 2, []]]
 
 
@@ -230,7 +230,7 @@ class Peer:
         elif kind == "chunk":
             updates.on_chunk(payload)
         elif kind == "state":
-            tell(told=_hex(payload))
+            tell(told=_hex(payload), message=self.messages)
         elif kind == "get":
             self._answer_get(payload)
 
@@ -285,7 +285,7 @@ class Peer:
         elif content == "dribble":
             return [(index, data[n : n + 1]) for n in range(8)]
         elif content == "endless":
-            return [(index + n, self._random(bundle.size)) for n in range(_ENDLESS // 8)]
+            return [(index + n, self._random(bundle.size)) for n in range(_ENDLESS)]
         elif content == "shifted":
             return [(index + 1, data)]
         elif content == "oversized":

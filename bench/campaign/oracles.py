@@ -1,0 +1,255 @@
+"""The ten guarantees, each judged from what the terminal told and what lies in its flash.
+
+G1 bootable after any cut · G2 the files in use are exactly one signed bundle · G3 confirmed stays confirmed ·
+G4 the floor never falls, and rises only with a confirmation · G5 bounded boots, bytes and messages · G6 ends
+with the new release or a reported rollback · G7 outbox, keys, menu and counters survive · G8 orders stay
+exactly-once · G9 erases stay within what was stated · G10 what is reported is what runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bench.campaign import record
+from bench.campaign.machine import CRASH, HUNG, RESETS, Life
+from bench.campaign.world import IMAGE, Release, World
+from server.wire.updates import OtaState
+
+MAX_LIVES = 8  # starts until the terminal is content
+MAX_LIVES_OF_BAD = 12  # three tries of a release that does not start, before and after every cut
+MAX_ERASES = 64  # of one recovery, by everything in the terminal
+MAX_PROGRAM_BYTES = 120_000
+MAX_MESSAGES = 1200
+_SLOTS = ("a", "b", "factory")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A guarantee that did not hold, and what was seen."""
+
+    oracle: str
+    text: str
+
+
+@dataclass
+class Facts:
+    """What had been promised before the fault: these things must hold afterwards.
+
+    `queued`: op to CRC of its bytes; `settled`: ops whose answer is durable; `known`: ops that may be there.
+    """
+
+    queued: dict[str, int] = field(default_factory=dict)
+    settled: set[str] = field(default_factory=set)
+    answered: set[str] = field(default_factory=set)
+    handshake: int = 0
+    boots: int = 0
+    floor: int = 0
+    confirmed: int = 0  # version of the newest release known to be confirmed
+
+    def copy(self) -> Facts:
+        """An independent copy."""
+        return replace(self, queued=dict(self.queued), settled=set(self.settled), answered=set(self.answered))
+
+    def learn(self, event: Mapping[str, Any]) -> None:
+        """Take in one event."""
+        for op, crc in event.get("pending") or () if "started" in event else ():
+            self.queued.setdefault(op, crc)
+        if "queued" in event:
+            self.queued[event["queued"]] = event["crc"]
+        if "settled" in event:
+            self.settled.add(event["settled"])
+        if "answered" in event:
+            self.answered.add(event["answered"])
+        self.handshake = max(self.handshake, event.get("handshake", 0))
+        self.boots = max(self.boots, event.get("boots", 0))
+        self.confirmed = max(self.confirmed, event.get("confirmed", 0))
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is expected of one line. `outcome`: new, or rollback; `refused`: the first life meets a bad
+    server, says so and installs nothing; `rotten`: bits flipped in the file system or the control record;
+    `offered`: the release the server has; `known`: every order a guest may have placed.
+    """
+
+    offered: str
+    outcome: str
+    rotten: bool = False
+    refused: bool = False
+    max_lives: int = MAX_LIVES
+    known: Mapping[str, int] = field(default_factory=dict)
+
+
+class Judge:
+    """Judges the lives after the last fault, in order."""
+
+    def __init__(self, world: World, case: Case, facts: Facts) -> None:
+        self._world = world
+        self._case = case
+        self._facts = facts
+        self._offered: Release = world.releases[case.offered]
+        self._old: Release = world.releases["old"]
+        self._versions = {r.version: r for r in world.releases.values()} | {
+            IMAGE: Release("factory", IMAGE, 0, b"", "", 0)
+        }
+        self.failures: list[Failure] = []
+        self._reasons: set[int] = set()
+        self._sent: dict[str, int] = {}
+
+    def judge(self, lives: Sequence[Life]) -> list[Failure]:
+        """Return what does not hold."""
+        for number, life in enumerate(lives):
+            started = life.first("started")
+            self._bootable(life, started)
+            if started is not None:
+                self._files(life, started)
+                self._kept(started, first=number == 0)
+                self._reports(life, started)
+            self._floor(life)
+            self._orders(life)
+            if number == 0 and self._case.refused:
+                self._refusal(life)
+            for event in life.events:
+                self._counters(event)
+                self._facts.learn(event)
+        self._bounds(lives)
+        self._end(lives[-1])
+        return self.failures
+
+    def _fail(self, oracle: str, text: str) -> None:
+        self.failures.append(Failure(oracle, text))
+
+    def _bootable(self, life: Life, started: Mapping[str, Any] | None) -> None:
+        excused = self._case.offered == "bad" and life.exit_code in RESETS
+        if life.exit_code not in (0, *RESETS) or life.exit_code == CRASH:
+            why = "hung" if life.exit_code == HUNG else f"ended with {life.exit_code}"
+            self._fail("G1", f"the terminal {why}: {life.console[-300:]!r}")
+        elif started is None and not excused:
+            self._fail("G1", f"the application did not start: {life.console[-300:]!r}")
+
+    def _files(self, life: Life, started: Mapping[str, Any]) -> None:
+        version, slot = started["started"], started["slot"]
+        release = self._versions.get(version)
+        if release is None:
+            self._fail("G2", f"a release nobody made runs: {version:#x}")
+        elif slot != "factory" and started["files"] != release.files:
+            self._fail("G2", f"slot {slot} runs {version:#x} but does not hold exactly its files")
+        elif slot == "factory" and version != IMAGE:
+            self._fail("G2", f"the factory application calls itself {version:#x}")
+        ended = life.first("ended")
+        if ended is not None and ended["files"] != started["files"]:
+            self._fail("G2", f"slot {slot} changed while it ran")
+        if ended is not None and ended["violations"]:
+            self._fail("G9", f"{ended['violations']} programs tried to set a bit that was cleared")
+        if self._case.rotten:
+            return
+        if version not in (self._old.version, self._offered.version):
+            self._fail("G3", f"{version:#x} runs; neither the old nor the offered release")
+        if self._facts.confirmed == self._offered.version != version:
+            self._fail("G3", f"the new release had confirmed, but {version:#x} runs")
+
+    def _kept(self, started: Mapping[str, Any], first: bool) -> None:
+        facts = self._facts
+        if started["device"] != "t-0001" or (started["menu"] != 1 and not self._case.rotten):
+            self._fail("G7", f"identity {started['device']!r} or menu {started['menu']!r} was lost")
+        if started["boots"] <= facts.boots:
+            self._fail("G7", f"boot number {started['boots']} after {facts.boots}")
+        pending = dict(started["pending"])
+        must = facts.queued.keys() - facts.settled - facts.answered
+        missing = must - pending.keys()
+        if missing or started["lost"]:
+            self._fail("G7", f"orders are gone: {sorted(missing)}, {started['lost']} rotted")
+        if facts.settled & pending.keys():
+            self._fail("G8", f"settled orders came back: {sorted(facts.settled & pending.keys())}")
+        known = self._case.known | facts.queued
+        for op, crc in pending.items():
+            if known.get(op) != crc and not first:
+                self._fail("G8", f"order {op} is pending that no guest placed")
+
+    def _counters(self, event: Mapping[str, Any]) -> None:
+        number = event.get("handshake")
+        if number is not None and number <= self._facts.handshake:
+            self._fail("G7", f"handshake number {number} after {self._facts.handshake}")
+
+    def _orders(self, life: Life) -> None:
+        for event in life.events:
+            if "sent" in event:
+                crc = self._sent.setdefault(event["sent"], event["crc"])
+                if crc != event["crc"] or self._facts.queued.get(event["sent"], crc) != crc:
+                    self._fail("G8", f"order {event['sent']} was sent with other bytes")
+
+    def _reports(self, life: Life, started: Mapping[str, Any]) -> None:
+        for frame in life.all("told"):
+            state = OtaState.decode(bytes.fromhex(frame))
+            self._reasons.add(state.reason)
+            if (state.running, _SLOTS[state.slot]) != (started["started"], started["slot"]):
+                told = f"{state.running:#x} in {_SLOTS[state.slot]}"
+                self._fail("G10", f"{told} was reported, {started['started']:#x} in {started['slot']} runs")
+
+    def _floor(self, life: Life) -> None:
+        now = life.record
+        if now is None:
+            if not self._case.rotten:
+                self._fail("G4", "no control record can be read")
+            return
+        if now.floor < self._facts.floor:
+            self._fail("G4", f"the floor fell from {self._facts.floor:#x} to {now.floor:#x}")
+        is_confirmed = now.hash == self._offered.digest
+        if not is_confirmed and now.floor > self._old.floor:
+            self._fail("G4", "the floor rose before the new release was confirmed")
+        if not self._case.rotten and now.hash not in (self._old.digest, self._offered.digest):
+            self._fail("G3", "the confirmed bundle was forgotten")
+        if is_confirmed and life.first("started") is not None:
+            confirming = [e for e in life.events if "confirmed" in e]
+            if not confirming and self._facts.confirmed != self._offered.version and self._is_fresh(life):
+                self._fail("G3", "the new release counts as confirmed without having run")
+        self._facts.floor = max(self._facts.floor, now.floor)
+
+    def _is_fresh(self, life: Life) -> bool:
+        started = life.first("started")
+        return started is not None and started["started"] != self._offered.version
+
+    def _bounds(self, lives: Sequence[Life]) -> None:
+        erases = sum(life.trace.erases for life in lives)
+        programmed = sum(life.trace.program_bytes for life in lives)
+        messages = sum(life.all("messages")[0] for life in lives if life.all("messages"))
+        if len(lives) > self._case.max_lives:
+            self._fail("G5", f"not settled after {self._case.max_lives} starts")
+        if programmed > MAX_PROGRAM_BYTES or messages > MAX_MESSAGES:
+            self._fail("G5", f"{programmed} bytes programmed, {messages} messages")
+        if erases > MAX_ERASES:
+            self._fail("G9", f"{erases} sector erases")
+
+    def _end(self, last: Life) -> None:
+        ended, now = last.first("ended"), last.record
+        if ended is None or now is None:
+            self._fail("G6", "the terminal does not come to rest")
+            return
+        if ended["pending"]:
+            self._fail("G8", f"{ended['pending']} orders are still pending at the end")
+        new, old = self._offered, self._old
+        is_new = (ended["ended"], now.state, now.hash) == (new.version, record.CONFIRMED, new.digest)
+        reported = bool(self._reasons - {0})
+        if self._case.rotten and (is_new or reported):
+            return
+        if self._case.outcome == "new" and not is_new:
+            self._fail("G6", f"ends with {ended['ended']:#x}, {record.NAMES[now.state]}; reason {ended['reason']}")
+        if self._case.outcome == "new" and now.is_quarantined(new.digest):
+            self._fail("G6", "a good release is quarantined")
+        if self._case.outcome == "rollback" and (ended["ended"], now.hash) != (old.version, old.digest):
+            self._fail("G6", f"ends with {ended['ended']:#x} instead of the old release")
+        if self._case.outcome == "rollback" and not reported:
+            self._fail("G6", "a release was rolled back, and no reason was reported")
+        if self._case.outcome == "rollback" and not now.is_quarantined(new.digest):
+            self._fail("G6", "a release that failed is not quarantined")
+
+    def _refusal(self, life: Life) -> None:
+        """The life that met the bad server: nothing installed, and the server knows why or how far."""
+        ended, now = life.first("ended"), life.record
+        if ended is None or now is None or (ended["ended"], now.hash) != (self._old.version, self._old.digest):
+            self._fail("G6", "the old release does not run on while the server sends wrong bytes")
+            return
+        if not self._reasons - {0} and now.state != record.STAGING:
+            self._fail("G6", "nothing was installed, and no reason was reported")

@@ -1,0 +1,123 @@
+"""Which lines a campaign plays, in which order: a function of the world and the seed alone.
+
+First-order states are told apart by the hash of the flash they leave, before anything is booted. Their order
+is shuffled, so that a campaign that ends early has seen some of everything; second cuts follow the state
+whose recovery they fall into.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+
+from bench.boards.flashmap import REGIONS
+from bench.campaign import lines
+from bench.campaign.lines import CONTENT, CUT, LINK, LOSE, ROT, TWICE, UNPLUG, Fault, Line
+from bench.campaign.player import CONTENTS, Outcome, apply
+from bench.campaign.trace import PAGE_BYTES, FlashState, Step
+from bench.campaign.world import Golden, World
+
+_ORDERS_OF_A_GROUP = 6
+_ROTS = 600
+_UNPLUGS = 8  # below the bound of ten starts
+_EXHAUSTIVE = 8  # states whose recovery is cut at every step
+
+
+@dataclass(frozen=True)
+class Task:
+    """One first-order line; `seconds`: how many second cuts follow it, -1 for one at every step."""
+
+    line: Line
+    seconds: int
+
+
+def tasks(world: World, seed: int, seconds: int) -> list[Task]:
+    """Every task of a campaign in order; at most `seconds` second cuts for each first one."""
+    random = Random(seed)
+    found: list[Task] = []
+    seen: set[int] = set()
+    for name, golden in world.goldens.items():
+        steps = len(golden.trace.steps)
+        milestones = {round(steps * n / (_EXHAUSTIVE - 1)) for n in range(_EXHAUSTIVE)} if name == "new" else set()
+        for line, digest in _cuts(world, golden, name, random):
+            if digest in seen:
+                continue
+            seen.add(digest)
+            fault = line.faults[0]
+            whole = fault.kind == CUT and not line.is_torn and fault.number in milestones
+            found.append(Task(line, -1 if whole and seconds else seconds))
+    found += [Task(line, 0) for line in _rots(world, random)]
+    found += [Task(line, 0) for line in without_flash(world)]
+    random.shuffle(found)
+    return found
+
+
+def _cuts(world: World, golden: Golden, name: str, random: Random) -> Iterator[tuple[Line, int]]:
+    """Before, after and inside every step; out of order within every sync group."""
+    base = FlashState(world.base)
+    state = FlashState.copy_of(base)
+    steps = golden.trace.steps
+    for number, step in enumerate(steps):
+        yield Line(name, (Fault(CUT, number),)), state.hash
+        for fault in tears(number, step, random):
+            torn = state.torn(step, fault.tear)
+            yield Line(name, (fault,)), state.hash_with(torn)
+        state.apply([step])
+    yield Line(name, (Fault(CUT, len(steps)),)), state.hash
+    for number in range(len(golden.trace.groups())):
+        for _ in range(_ORDERS_OF_A_GROUP):
+            fault = Fault(LOSE, number, seed=random.randrange(1, 1 << 31))
+            state = FlashState.copy_of(base)
+            apply(state, golden.trace, fault)
+            yield Line(name, (fault,)), state.hash
+
+
+def tears(number: int, step: Step, random: Random) -> list[Fault]:
+    """Ways to interrupt one step: prefixes of even and odd length, single bytes, seeded bits."""
+    size = len(step.data)
+    keeps = {1, size // 2, size - 1, random.randrange(1, size, 2)}
+    found = [Fault(CUT, number, keep) for keep in sorted(keeps)]
+    for keep in (0, 0, 0, random.randrange(size)):
+        found.append(Fault(CUT, number, keep, random.randrange(1, 1 << 31)))
+    return found
+
+
+def _rots(world: World, random: Random) -> Iterator[Line]:
+    """Single bits of the file system and of the control record, at any moment of the update."""
+    steps = world.goldens["new"].trace.steps
+    state = FlashState(world.base)
+    done = 0
+    for cut in sorted(random.randrange(len(steps) + 1) for _ in range(_ROTS)):
+        state.apply(steps[done:cut])
+        done = cut
+        region = REGIONS[random.choice(("control", "vfs", "vfs"))]
+        pages = range(region.start // PAGE_BYTES, (region.start + region.size) // PAGE_BYTES)
+        page = random.choice([page for page in pages if state.is_used(page)])
+        bit = page * PAGE_BYTES * 8 + random.randrange(PAGE_BYTES * 8)
+        yield Line("new", (Fault(CUT, cut), Fault(ROT, bit)))
+
+
+def without_flash(world: World) -> Iterator[Line]:
+    """Faults of the link, of the server's bytes, and of the one who holds the plug."""
+    for number in range(1, world.goldens["new"].messages + 1):
+        for fault in (Fault(LINK, number), Fault(LINK, number, after=True), Fault(TWICE, number)):
+            yield Line("new", (fault,))
+    for name in (*CONTENTS, *sorted(world.hostile)):
+        yield Line("new", (Fault(CONTENT, name=name),))
+    for number in range(1, _UNPLUGS + 1):
+        yield Line("new", (Fault(UNPLUG, number),))
+    yield Line("new", (Fault(lines.HANG, 1),))
+    yield Line("new", (Fault(lines.BROWNOUT, 12),))
+
+
+def second_cuts(outcome: Outcome, seed: int, wanted: int) -> list[Line]:
+    """Cuts inside the recovery of a state: `wanted` of them, or one at every step for -1."""
+    random = Random(f"{seed} {outcome.line}")
+    steps = outcome.trace.steps
+    numbers = range(len(steps)) if wanted < 0 else sorted(random.sample(range(len(steps)), min(wanted, len(steps))))
+    found = []
+    for number in numbers:
+        ways = [Fault(CUT, number), *tears(number, steps[number], random)]
+        found.append(outcome.line.then(random.choice(ways)))
+    return found

@@ -1,0 +1,243 @@
+"""Makes the state a line describes, boots it, follows the terminal until it is content, has it judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from bench.campaign import lines, oracles
+from bench.campaign.lines import CONTENT, CUT, FLASH_FAULTS, LINK, LOSE, ROT, TWICE, UNPLUG, WHOLE, Fault, Line
+from bench.campaign.machine import RESETS, Life, Machine
+from bench.campaign.oracles import Case, Facts, Failure, Judge
+from bench.campaign.record import newest
+from bench.campaign.trace import FlashState, Step, Trace
+from bench.campaign.world import World
+from bench.errors import BenchError
+
+CONTENTS = (
+    "random", "truncated", "short", "empty", "swapped", "dribble", "endless", "shifted", "oversized",
+    "random-offer", "empty-offer", "cut-offer", "flipped-offer",
+)  # fmt: skip
+_HANG_WATCHDOG_MS = 300
+_RECOVERY_ORDERS = [3]
+_MAX_UNPLUGGED_LIVES = 20
+
+Told = list[tuple[int, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one line. `trace`: the steps of the recovery, all lives in one row."""
+
+    line: Line
+    hash: int
+    failures: tuple[Failure, ...]
+    lives: int
+    trace: Trace
+    told: Told
+    consoles: tuple[str, ...]
+
+
+class Player:
+    """Plays lines on one machine. A context manager."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._machine = Machine(world.binary, world.served)
+        self._base = FlashState(world.base)
+        self._prepared: tuple[Line, FlashState, Facts, dict[str, int]] | None = None
+
+    def __enter__(self) -> Player:
+        return self
+
+    def __exit__(self, *trouble: object) -> None:
+        self._machine.__exit__(*trouble)
+
+    def play(self, line: Line) -> Outcome:
+        """Play one line. Raises: BenchError(BAD_LINE) for one that fits no step of this world."""
+        return self._play(line, *self.prepare(line))
+
+    def play_second(self, first: Outcome, line: Line) -> Outcome:
+        """Play the line of `first` with one more cut, without playing `first` again."""
+        if self._prepared is None or self._prepared[0] != first.line:
+            self._prepared = (first.line, *self.prepare(first.line))
+        _, ready, promised, orders = self._prepared
+        state, facts, known = FlashState.copy_of(ready), promised.copy(), dict(orders)
+        self._then(state, facts, known, first.trace, first.told, line.faults[-1])
+        return self._play(line, state, facts, known)
+
+    def _play(self, line: Line, state: FlashState, facts: Facts, known: dict[str, int]) -> Outcome:
+        control = newest(state.data)
+        if control is not None:
+            facts.floor = max(facts.floor, control.floor)
+        self._machine.load(state.data)
+        case = self._case(line, known)
+        lives = self._recover(line, case)
+        told = _in_a_row(lives)
+        failures = Judge(self._world, case, facts).judge(lives)
+        consoles = tuple(life.console for life in lives)
+        return Outcome(line, state.hash, tuple(failures), len(lives), _joined(lives), told, consoles)
+
+    def prepare(self, line: Line) -> tuple[FlashState, Facts, dict[str, int]]:
+        """The flash a line describes, what had been promised by then, and every order there may be."""
+        golden = self._world.goldens.get(line.golden)
+        if golden is None:
+            raise BenchError("BAD_LINE", f"There is no update called {line.golden!r}: new, bad.")
+        state, facts = FlashState.copy_of(self._base), Facts(floor=self._world.releases["old"].floor)
+        facts.confirmed = self._world.releases["old"].version
+        _learn_pending(facts, golden.lives[0])
+        trace, told = golden.trace, golden.told()
+        known: dict[str, int] = {}
+        cuts = 0
+        for number, fault in enumerate(line.faults):
+            if fault.kind in (CUT, LOSE):
+                if cuts:
+                    before = Line(line.golden, line.faults[:number])
+                    self._machine.load(state.data)
+                    lives = self._recover(before, self._case(before, known))
+                    trace, told = _joined(lives), _in_a_row(lives)
+                self._then(state, facts, known, trace, told, fault)
+                cuts += 1
+            elif fault.kind == ROT:
+                state.flip(fault.number)
+        return state, facts, known
+
+    def _then(
+        self, state: FlashState, facts: Facts, known: dict[str, int], trace: Trace, told: Told, fault: Fault
+    ) -> None:
+        """Let a trace happen up to a cut, with what was told on the way."""
+        apply(state, trace, fault)
+        done = fault.number if fault.kind == CUT else _group(trace, fault).start
+        for at, event in told:
+            if at <= done:
+                facts.learn(event)
+        known.update({event["queued"]: event["crc"] for _, event in told if "queued" in event})
+
+    def _case(self, line: Line, known: dict[str, int]) -> Case:
+        kinds = {fault.kind for fault in line.faults}
+        rotten = ROT in kinds
+        if line.golden == "bad":
+            return Case("bad", "rollback", rotten, max_lives=oracles.MAX_LIVES_OF_BAD, known=known)
+        if CONTENT in kinds:
+            return Case("new", "new", rotten, refused=True, known=known)
+        if kinds & {lines.HANG, lines.BROWNOUT}:
+            return Case("new", "rollback", rotten, max_lives=_MAX_UNPLUGGED_LIVES, known=known)
+        most = _MAX_UNPLUGGED_LIVES if UNPLUG in kinds else oracles.MAX_LIVES
+        return Case("new", "new", rotten, max_lives=most, known=known)
+
+    # -- following the terminal
+
+    def _recover(self, line: Line, case: Case) -> list[Life]:
+        """Start until the terminal is content, or the bound is passed by one."""
+        faults = [fault for fault in line.faults if fault.kind not in FLASH_FAULTS]
+        lives: list[Life] = []
+        unplugs = sum(fault.number for fault in faults if fault.kind in (UNPLUG, lines.BROWNOUT))
+        while len(lives) <= case.max_lives:
+            script = self._script(case, faults, not lives)
+            options = {"watchdog_ms": _HANG_WATCHDOG_MS} if script.get("hang") else None
+            trial = bool(lives) and lives[-1].exit_code in RESETS
+            if unplugs and trial and not script.get("hang"):
+                script["unplug"] = True
+            life = self._machine.live(script, options)
+            lives.append(life)
+            if life.exit_code in RESETS:
+                continue
+            self._machine.unplug()
+            if script.get("unplug"):
+                unplugs -= 1
+                while unplugs and len(lives) <= case.max_lives:
+                    lives.append(self._machine.live(script))
+                    self._machine.unplug()
+                    unplugs -= 1
+                continue
+            if life.exit_code != 0 or self._is_content(life, case):
+                break
+        return lives
+
+    def _is_content(self, life: Life, case: Case) -> bool:
+        ended = life.first("ended")
+        if ended is None:
+            return True
+        if case.outcome == "new" and not case.rotten:
+            return bool(ended["ended"] == self._world.releases[case.offered].version)
+        if case.outcome == "rollback":
+            record = life.record
+            return record is not None and record.is_quarantined(self._world.releases[case.offered].digest)
+        return True
+
+    def _script(self, case: Case, faults: Iterable[Fault], first: bool) -> dict[str, Any]:
+        script = self._world.script(case.offered, orders=_RECOVERY_ORDERS)
+        for fault in faults:
+            if fault.kind == LINK and first:
+                script |= {"cut": fault.number, "after": fault.after}
+            elif fault.kind == TWICE and first:
+                script["twice"] = fault.number
+            elif fault.kind == CONTENT and first and fault.name in self._world.hostile:
+                script |= {"bundles": {fault.name: self._world.spans[fault.name]}, "offer": fault.name, "insist": True}
+            elif fault.kind == CONTENT and first:
+                script |= {"content": fault.name, "seed": fault.seed or 7}
+            elif fault.kind == lines.HANG:
+                script["hang"] = True
+        return script
+
+
+def apply(state: FlashState, trace: Trace, fault: Fault) -> None:
+    """Let a trace happen up to this fault. Raises: BenchError(BAD_LINE) behind its end."""
+    if fault.kind == LOSE:
+        group = _group(trace, fault)
+        state.apply(trace.steps[: group.start])
+        state.apply(out_of_order([trace.steps[n] for n in group], fault.seed))
+        return
+    if not 0 <= fault.number <= len(trace.steps) - (fault.keep != WHOLE or fault.seed != 0):
+        raise BenchError("BAD_LINE", f"{fault} lies behind the {len(trace.steps)} steps there are.")
+    state.apply(trace.steps[: fault.number])
+    if fault.keep != WHOLE or fault.seed:
+        state.apply([state.torn(trace.steps[fault.number], fault.tear)])
+
+
+def out_of_order(steps: list[Step], seed: int) -> list[Step]:
+    """Some of a group's steps, as a controller with a write cache may have done them.
+
+    Every sector keeps its own order; how far each one came is the seed's choice.
+    """
+    random = Random(seed)
+    sectors = sorted({step.sector for step in steps})
+    chosen = {sector: random.random() for sector in sectors}
+    counts = {sector: sum(step.sector == sector for step in steps) for sector in sectors}
+    left = {sector: round(counts[sector] * chosen[sector]) for sector in sectors}
+    done = []
+    for step in steps:
+        if left[step.sector]:
+            left[step.sector] -= 1
+            done.append(step)
+    return done
+
+
+def _group(trace: Trace, fault: Fault) -> range:
+    groups = trace.groups()
+    if not 0 <= fault.number < len(groups):
+        raise BenchError("BAD_LINE", f"{fault}: there are {len(groups)} sync groups.")
+    return groups[fault.number]
+
+
+def _joined(lives: list[Life]) -> Trace:
+    return Trace.joined([life.trace for life in lives])
+
+
+def _in_a_row(lives: list[Life]) -> Told:
+    found: Told = []
+    start = 0
+    for life in lives:
+        found += [(start + int(event["at"]), event) for event in life.events]
+        start += len(life.trace.steps)
+    return found
+
+
+def _learn_pending(facts: Facts, life: Life) -> None:
+    started = life.first("started")
+    assert started is not None
+    facts.queued.update({op: crc for op, crc in started["pending"]})
+    facts.boots = int(started["boots"]) - 1
+
