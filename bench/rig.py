@@ -95,7 +95,7 @@ class Rig:
         self._stack.close()
 
     def start(self) -> None:
-        """Start server and link now: one that does not even start is one sentence, not a failure of every case.
+        """Start server and link now: if that fails it is one sentence, not a failure of every case.
 
         Raises: BenchError.
         """

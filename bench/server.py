@@ -120,6 +120,8 @@ class BenchServer:
                 status = cli.main([*words, "--state", str(self.state)])
             except SystemExit as error:  # argparse
                 status = 2 if error.code else 0
+        if status == cli.EXIT_INTERRUPTED:
+            raise KeyboardInterrupt  # the Ctrl-C was meant for the bench
         if status:
             said = complaints.getvalue().strip().splitlines()
             raise BenchError("ADMIN", f"server {' '.join(words[:2])} failed: {said[-1] if said else status}")

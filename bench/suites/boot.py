@@ -15,6 +15,13 @@ HEAP_FREE_BYTES = 70_000
 WATCHDOG_MS = 1500
 
 
+@SUITE.setup
+def a_terminal_runs(rig: Rig) -> None:
+    """Every case finds a terminal that runs."""
+    if not rig.board.power.is_on:
+        rig.terminal.boot()
+
+
 @SUITE.case("a_provisioned_terminal_boots")
 def a_provisioned_terminal_boots(rig: Rig) -> str:
     """Power on: the terminal announces itself and opens journal and menu."""

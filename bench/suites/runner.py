@@ -76,6 +76,8 @@ def _run_suite(
             verdict = CaseResult(case.name, broken.outcome, broken.detail, console=broken.console)
         result.cases.append(verdict)
         progress.case_ends(suite, verdict)
+        if broken is None and verdict.outcome in (FAIL, ERROR):
+            broken = _prepare(rig, suite)  # what follows finds the rig as the suite expects it
         for figure in rig.measurements:
             result.measurements.append(figure)
             progress.measured(suite, figure)

@@ -17,6 +17,7 @@ from bench.console import Json
 from bench.errors import check
 from bench.faults.rules import Direction
 from bench.measure import percentile
+from bench.paths import DEMO_MENU
 from bench.rig import Rig
 from bench.suites.registry import Suite
 from bench.suites.steps import OPS, REPLIES, good_order_works, order_count
@@ -114,7 +115,11 @@ def instructions_at_window_1(rig: Rig) -> None:
 @SUITE.case("instructions_of_the_handshake", features=(INSTRET,))
 def instructions_of_the_handshake(rig: Rig) -> str:
     """What RSA costs: beacon, Hello, Accept and menu, once each a session or a menu."""
-    costs = counting(rig).rpc("stats")["control"]["costs"]
+    terminal = counting(rig)
+    since = terminal.console.mark()
+    rig.server.admin("menu", "publish", str(DEMO_MENU), "--next")
+    terminal.console.event("menu", since=since, deadline_s=DEADLINE_S)
+    costs = terminal.rpc("stats")["control"]["costs"]
     for name in ("beacon", "hello", "accept", "menu"):
         check(costs[name] > 0, f"the cost of {name} was not counted: {costs}")
         rig.measure(f"{name}_instructions", costs[name], "instructions")

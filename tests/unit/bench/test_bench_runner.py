@@ -141,6 +141,26 @@ def test_a_suite_that_cannot_be_prepared_is_an_error_in_every_case(tmp_path: Pat
     assert "no terminal" in result.cases[0].detail
 
 
+def test_after_a_failure_the_suite_is_prepared_anew(tmp_path: Path) -> None:
+    suite = Suite("s", "about")
+    told = []
+
+    @suite.setup
+    def setup(rig: Rig) -> None:
+        told.append("prepared")
+
+    for name, passes in (("first", True), ("second", False), ("third", True)):
+
+        @suite.case(name)
+        def case(rig: Rig, name: str = name, passes: bool = passes) -> None:
+            """Promise."""
+            told.append(name)
+            check(passes, "no")
+
+    run(suite, tmp_path)
+    assert told == ["prepared", "first", "second", "prepared", "third"]
+
+
 def test_only_the_named_case_runs(tmp_path: Path) -> None:
     suite = Suite("s", "about")
     ran = []
