@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
@@ -142,3 +144,47 @@ def test_a_shell_fed_from_a_pipe_orders_and_shows_the_kitchen(tmp_path: Path) ->
     assert not [line for line in done.stdout.splitlines() if line.startswith(("@", "=", "!"))]
     assert "Traceback" not in done.stderr, done.stderr
     assert time.monotonic() - started < DEADLINE_S
+
+
+def test_a_shell_on_a_terminal_passes_keys_through_and_leaves_on_ctrl_bracket(tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        command("shell", "--board", "process"),
+        cwd=ROOT,
+        env=environment(tmp_path),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+    )
+    os.close(slave)
+    screen = Screen(master)
+    try:
+        screen.until("Ctrl-] leaves.")
+        os.write(master, b"order 2x espresso\r")
+        screen.until("[kitchen] order 1, table 4: 2 x espresso, total 5.20")
+        children = psutil.Process(process.pid).children(recursive=True)
+        os.write(master, b"\x1d")
+        screen.until("artefacts:")
+        assert process.wait(20) == 0
+        assert gone(children)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+
+
+class Screen:
+    """What a terminal shows."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.text = ""
+
+    def until(self, words: str) -> None:
+        end = time.monotonic() + DEADLINE_S
+        while words not in self.text:
+            left = end - time.monotonic()
+            if left <= 0 or not select.select([self.fd], [], [], left)[0]:
+                pytest.fail(f"{words!r} never came: {self.text}")
+            self.text += os.read(self.fd, 4096).decode(errors="replace")
