@@ -126,6 +126,7 @@ def _stock(history: History) -> Iterator[Violation]:
     if not history.restocked:
         return
     level: dict[int, int] = defaultdict(int)
+    wanted = {(op.device, op.op_id): op for op in history.submitted}
     counted = {change.item for change in history.restocked}
     changes = sorted(history.restocked, key=lambda change: change.lsn)
     at = 0
@@ -133,6 +134,14 @@ def _stock(history: History) -> Iterator[Violation]:
         while at < len(changes) and changes[at].lsn < answer.reply.lsn:
             level[changes[at].item] += changes[at].delta
             at += 1
+        if answer.reply.status == SOLD_OUT:
+            item, op = answer.reply.arg, wanted.get((answer.device, answer.op_id))
+            asked = sum(line[1] for line in op.lines if line[0] == item) if op is not None else 0
+            if item in counted and asked <= level[item]:
+                yield Violation(
+                    "FALSE_SOLD_OUT",
+                    f"item {item}: {asked} refused at LSN {answer.reply.lsn}, {level[item]} there",
+                )
         if answer.reply.status == COMMITTED:
             for item, count in _taken(answer).items():
                 if item in counted:

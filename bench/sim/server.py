@@ -80,7 +80,7 @@ class InlineWriter(Writer):
         while self.machine.alive and self.depth:
             batch, _ = self._take()
             self._commit(self._connection, batch)
-            storage_writer._deliver(batch)
+            self._settle(batch)
         self._connection.close()
 
     def _turn(self) -> None:
@@ -96,7 +96,7 @@ class InlineWriter(Writer):
 
     def _answer(self, batch: list[Any]) -> None:
         if self.machine.alive:
-            storage_writer._deliver(batch)
+            self._settle(batch)
 
 
 class InlineBroker(DeviceBroker):

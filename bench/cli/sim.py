@@ -1,0 +1,160 @@
+"""`tableside sim run` and `sim mutants`: a restaurant on virtual time, and planted bugs that it must find."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from bench.errors import BenchError
+from bench.mutants.campaign import DEFAULT_BUDGET_S, Caught, campaign
+from bench.mutants.campaign import as_json as mutants_json
+from bench.mutants.catalogue import MUTANTS
+from bench.sim.faults import FaultPlan
+from bench.sim.run import DAY_S, SimConfig, SimResult, simulate
+
+EXIT_VIOLATION = 1
+
+
+def add_parser(programs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the program `sim`."""
+    sim = programs.add_parser(
+        "sim",
+        help="play a whole restaurant on virtual time, with every fault",
+        description="Runs real firmware and the real server in one process on virtual time.",
+        epilog="example: tableside sim run --seed 7 --days 0.1",
+    )
+    verbs = sim.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    run = verbs.add_parser(
+        "run",
+        help="one seed, one run, every promise checked",
+        description="Plays one restaurant from a seed. The same seed gives the same run and the same digest.",
+        epilog="example: tableside sim run --seed 7 --days 0.1 --terminals 20 --json sim.json",
+    )
+    run.add_argument("--seed", type=int, default=1, metavar="N", help="what decides everything (default: 1)")
+    run.add_argument("--days", type=_days, default=0.05, metavar="D", help="virtual days (default: 0.05)")
+    run.add_argument("--terminals", type=_count, default=20, metavar="K", help="terminals (default: 20)")
+    run.add_argument(
+        "--order-every",
+        type=_days,
+        default=20.0,
+        metavar="S",
+        help="seconds between orders of a terminal (default: 20)",
+    )
+    run.add_argument("--no-faults", action="store_true", help="let nothing go wrong")
+    run.add_argument("--trace", metavar="FILE", type=Path, help="write every event, one a line")
+    run.add_argument("--json", metavar="FILE", type=Path, help="write the result as JSON")
+    run.set_defaults(run=run_simulation)
+    mutants = verbs.add_parser(
+        "mutants",
+        help="plant known bugs and see that each is caught",
+        description="Plants one bug after the other into a copy of the system and looks whether it is caught.",
+        epilog="example: tableside sim mutants --budget 120",
+    )
+    mutants.add_argument(
+        "--budget", type=_days, default=DEFAULT_BUDGET_S, metavar="T",
+        help=f"seconds for all bugs together (default: {DEFAULT_BUDGET_S:g})",
+    )  # fmt: skip
+    mutants.add_argument("--only", metavar="NAMES", help="comma-separated bugs (default: all)")
+    mutants.add_argument("--json", metavar="FILE", type=Path, help="write the table as JSON")
+    mutants.set_defaults(run=run_mutants)
+
+
+def _days(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 500:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 to 500")
+    return value
+
+
+def run_simulation(arguments: argparse.Namespace) -> int:
+    """Run one seed, print what came of it; exit 1 when a promise was broken."""
+    config = SimConfig(
+        seed=arguments.seed,
+        duration_s=arguments.days * DAY_S,
+        terminals=arguments.terminals,
+        order_every_s=arguments.order_every,
+        faults=None if arguments.no_faults else FaultPlan(),
+    )
+    if arguments.trace is None:
+        result = simulate(config)
+    else:
+        with _opened(arguments.trace) as file:
+            result = simulate(config, lambda line: print(line, file=file))
+    if arguments.json is not None:
+        _write(arguments.json, {**result.as_json(), "replay": _replay(arguments)})
+    _tell(result)
+    print(f"replay: {_replay(arguments)}")
+    return EXIT_VIOLATION if result.violations else 0
+
+
+def _replay(arguments: argparse.Namespace) -> str:
+    words = ["tableside sim run", f"--seed {arguments.seed}", f"--days {arguments.days:g}",
+             f"--terminals {arguments.terminals}"]  # fmt: skip
+    if arguments.order_every != 20.0:
+        words.append(f"--order-every {arguments.order_every:g}")
+    if arguments.no_faults:
+        words.append("--no-faults")
+    return " ".join(words)
+
+
+def _tell(result: SimResult) -> None:
+    print(f"seed {result.seed}: {result.duration_s / 3600:.2f} h with {result.terminals} terminals in "
+          f"{result.real_s:.1f} s, {result.speed:.0f} times as fast as real time")  # fmt: skip
+    print("did:    " + ", ".join(f"{count} {name}" for name, count in result.operations.items()))
+    print("faults: " + (", ".join(f"{count} {name}" for name, count in result.faults.items()) or "none"))
+    print(f"digest: {result.digest}")
+    for violation in result.violations:
+        print(f"VIOLATION {violation.code}: {violation.text}", file=sys.stderr)
+    if not result.violations:
+        print("every promise was kept")
+
+
+def run_mutants(arguments: argparse.Namespace) -> int:
+    """Plant every bug, print the table; exit 1 when one survives.
+
+    Raises: BenchError for a bug that is not in the catalogue.
+    """
+    names = arguments.only.split(",") if arguments.only else [mutant.name for mutant in MUTANTS]
+    known = {mutant.name: mutant for mutant in MUTANTS}
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise BenchError(
+            "NO_MUTANT", f"There is no planted bug {unknown[0]!r}; there are: {', '.join(known)}."
+        )
+    results = []
+    for caught in campaign([known[name] for name in names], arguments.budget):
+        results.append(caught)
+        print(_row(caught), flush=True)
+    survivors = [result for result in results if not result.caught]
+    if arguments.json is not None:
+        _write(arguments.json, mutants_json(results))
+    print(f"{len(results) - len(survivors)} of {len(results)} planted bugs caught")
+    return EXIT_VIOLATION if survivors else 0
+
+
+def _row(result: Caught) -> str:
+    mark = "caught  " if result.caught else "SURVIVED"
+    return f"{mark} {result.name:36} {result.seconds:6.1f} s  {result.by}"
+
+
+def _opened(path: Path):  # type: ignore[no-untyped-def]
+    try:
+        return path.open("w")
+    except OSError as error:
+        raise BenchError("NO_TRACE", f"Cannot write {path}: {error.strerror}.") from error
+
+
+def _write(path: Path, document: object) -> None:
+    try:
+        path.write_text(json.dumps(document, indent=1) + "\n")
+    except OSError as error:
+        raise BenchError("NO_RESULT", f"Cannot write {path}: {error.strerror}.") from error

@@ -1,0 +1,129 @@
+"""Plant one bug after the other, each in a process of its own, and see what notices it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from bench.mutants.catalogue import Mutant
+from bench.mutants.rewrite import StaleEdit, plant
+
+SCHEMA = "tableside.mutants/1"
+DEFAULT_BUDGET_S = 600.0
+WORKERS = 2
+SEEDS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Caught:
+    """What became of one planted bug; ``by`` names the run or check that noticed it, or says why not."""
+
+    name: str
+    caught: bool
+    by: str
+    seconds: float
+
+
+def as_json(results: Sequence[Caught]) -> dict[str, Any]:
+    """The table as ``tableside.mutants/1``."""
+    rows = [{"name": r.name, "caught": r.caught, "by": r.by, "seconds": round(r.seconds, 2)} for r in results]
+    return {"schema": SCHEMA, "mutants": rows}
+
+
+def campaign(mutants: Sequence[Mutant], budget_s: float, workers: int = WORKERS) -> Iterator[Caught]:
+    """Results in the order of ``mutants``; together they take about ``budget_s`` seconds at most.
+
+    Every bug gets the same share of what is left, so that quick ones leave time for the others.
+    """
+    end = time.monotonic() + budget_s
+    waiting = list(enumerate(mutants))
+    running: dict[Any, tuple[int, _Child]] = {}
+    done: dict[int, Caught] = {}
+    following = 0
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                left_s = max(1.0, end - time.monotonic())
+                share_s = left_s * workers / (len(waiting) + len(running))
+                index, mutant = waiting.pop(0)
+                child = _Child(mutant, max(2.0, share_s))
+                running[child.results] = (index, child)
+            deadline = min(child.deadline for _, child in running.values())
+            ready = multiprocessing.connection.wait(list(running), max(0.0, deadline - time.monotonic()))
+            for connection in list(running):
+                index, child = running[connection]
+                if connection in ready or time.monotonic() >= child.deadline:
+                    done[index] = child.finish()
+                    del running[connection]
+            while following in done:
+                yield done.pop(following)
+                following += 1
+    finally:
+        for _, child in running.values():
+            child.finish()
+
+
+class _Child:
+    """A process that judges one bug."""
+
+    def __init__(self, mutant: Mutant, budget_s: float) -> None:
+        context = multiprocessing.get_context("fork")
+        self.results, answers = context.Pipe(duplex=False)
+        self.mutant = mutant
+        self.begun = time.monotonic()
+        self.deadline = self.begun + budget_s
+        self._process = context.Process(
+            target=_judge_into, args=(answers, mutant, budget_s * 0.9), daemon=True
+        )
+        self._process.start()
+        answers.close()
+
+    def finish(self) -> Caught:
+        """The result; a process that is not ready is ended, its bug survived."""
+        found = (False, "nothing within the budget")
+        try:
+            if self.results.poll():
+                found = self.results.recv()
+        except EOFError:
+            found = (False, "the process that judged it ended without a word")
+        self.results.close()
+        self._process.kill()
+        self._process.join()
+        return Caught(self.mutant.name, *found, time.monotonic() - self.begun)
+
+
+def _judge_into(answers: Any, mutant: Mutant, budget_s: float) -> None:
+    try:
+        answers.send(judge(mutant, budget_s))
+    except StaleEdit as stale:
+        answers.send((False, f"the bug could not be planted: {stale}"))
+    except Exception as error:  # noqa: BLE001 - a judge that fails is a survivor with a reason
+        traceback.print_exc()
+        answers.send((False, f"the judge failed: {error!r}"))
+
+
+def judge(mutant: Mutant, budget_s: float) -> tuple[bool, str]:
+    """Plant a bug into this process for good, then look. Returns (caught, by what). Raises: StaleEdit."""
+    plant(mutant.edits)
+    begun = time.monotonic()
+    if mutant.check:
+        problem = import_module("bench.mutants.checks").CHECKS[mutant.check]()
+        return (
+            (True, f"check {mutant.check}: {problem}") if problem else (False, f"check {mutant.check} passes")
+        )
+    run = import_module("bench.sim.run")
+    hot = import_module("bench.sim.hot")
+    for seed in range(1, SEEDS + 1):
+        result = run.simulate(hot.hot_config(seed))
+        if result.violations:
+            first = result.violations[0]
+            return True, f"sim seed {seed}: {first.code}"
+        if time.monotonic() - begun > budget_s:
+            return False, f"{seed} simulated runs saw nothing"
+    return False, f"{SEEDS} simulated runs saw nothing"

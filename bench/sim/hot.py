@@ -1,0 +1,33 @@
+"""A small house in which a great deal goes wrong: for planted bugs, and for short tests."""
+
+from __future__ import annotations
+
+from bench.sim.faults import FaultPlan
+from bench.sim.network import PacketFaults
+from bench.sim.run import SimConfig
+
+HOT = FaultPlan(
+    packets=PacketFaults(drop=0.01, duplicate=0.01, delay=0.01, swap=0.01, corrupt=0.01),
+    server_kill_s=45.0,
+    amnesia_s=200.0,
+    clock_jump_s=400.0,
+    disk_full_s=150.0,
+    power_cut_s=120.0,
+    reset_s=150.0,
+    half_open_s=300.0,
+)
+
+
+def hot_config(seed: int, duration_s: float = 600.0, terminals: int = 4) -> SimConfig:
+    """One run of ten virtual minutes that ends at the first violation."""
+    return SimConfig(
+        seed=seed,
+        duration_s=duration_s,
+        terminals=terminals,
+        order_every_s=4.0,
+        restock_every_s=30.0,
+        menu_every_s=90.0,
+        suspend_every_s=200.0,
+        faults=HOT,
+        stop_at_violation=True,
+    )
