@@ -18,7 +18,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -102,6 +102,27 @@ def build(
         return _store(board, binary, digest, folder)
 
 
+def build_changed(changed: Mapping[str, bytes], *, progress: Progress = _silent) -> Path:
+    """Return a process board in which some frozen files are others: frozen name to content.
+
+    For benches that plant bugs. It is made in folders of its own and kept below ``build/changed``; whoever
+    asked for it deletes it. Raises: ImageError.
+    """
+    _check_prerequisites("process")
+    with _lock(progress):
+        honest = _stage_frozen("process", ROOT_KEY)
+        frozen = BUILD / "work" / "process-changed-frozen"
+        wanted = {path.relative_to(honest).as_posix(): path.read_bytes() for path in honest.rglob("*.py")}
+        _write_tree(frozen, {**wanted, **changed})
+        digest = _digest_inputs("process", frozen)
+        binary = BUILD / "changed" / digest / _BINARY["process"]
+        if not binary.exists():
+            made = _make("process", frozen, progress, BUILD / "work" / "process-changed")
+            binary.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(made, binary)
+        return binary
+
+
 def mpy_cross(*, progress: Progress = _silent) -> Path:
     """Return the compiler from .py to .mpy that belongs to the images, built on first use.
 
@@ -181,6 +202,12 @@ def _stage_frozen(board: BoardName, root_key: Path | None) -> Path:
     wanted = {name: path.read_bytes() for name, path in _frozen_sources(board).items()}
     key = root_key.read_bytes() if root_key is not None and root_key.exists() else None
     wanted["terminal/trust.py"] = f"ROOT_SPKI = {key!r}\n".encode()
+    _write_tree(folder, wanted)
+    return folder
+
+
+def _write_tree(folder: Path, wanted: Mapping[str, bytes]) -> None:
+    """Make a folder hold exactly these files; what is the same keeps its time stamp."""
     folder.mkdir(parents=True, exist_ok=True)
     for stale in [path for path in folder.rglob("*") if path.is_file()]:
         if stale.relative_to(folder).as_posix() not in wanted:
@@ -190,7 +217,6 @@ def _stage_frozen(board: BoardName, root_key: Path | None) -> Path:
         if not target.exists() or target.read_bytes() != content:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-    return folder
 
 
 def _input_files(board: BoardName, frozen: Path) -> list[Path]:
@@ -262,9 +288,10 @@ def _make_mpy_cross(progress: Progress) -> Path:
     return program
 
 
-def _make(board: BoardName, frozen: Path, progress: Progress) -> Path:
+def _make(board: BoardName, frozen: Path, progress: Progress, work: Path | None = None) -> Path:
     boards = ROOT / "firmware" / "boards"
-    work = BUILD / "work" / board
+    if work is None:
+        work = BUILD / "work" / board
     library = BUILD / "work" / "micropython-lib"
     library.mkdir(parents=True, exist_ok=True)
     (library / "README.md").touch()  # what make takes for a checked-out library; we use none of it
@@ -282,7 +309,7 @@ def _make(board: BoardName, frozen: Path, progress: Progress) -> Path:
         command = _make_command(
             MICROPYTHON / "ports" / "unix", *common, f"VARIANT_DIR={boards / 'process' / 'variant'}"
         )
-    _run(command, BUILD / "work" / f"{board}.log")
+    _run(command, BUILD / "work" / f"{work.name}.log")
     return work / _BINARY[board]
 
 

@@ -22,6 +22,7 @@ MAX_LIVES_OF_BAD = 12  # three tries of a release that does not start, before an
 MAX_ERASES = 64  # of one recovery, by everything in the terminal
 MAX_PROGRAM_BYTES = 120_000
 MAX_MESSAGES = 1200
+_GOOD_REASONS = {0, 7}  # none; cancelled: cut before the manifest was stored
 _SLOTS = ("a", "b", "factory")
 
 
@@ -69,15 +70,18 @@ class Facts:
 
 @dataclass(frozen=True)
 class Case:
-    """What is expected of one line. `outcome`: new, or rollback; `refused`: the first life meets a bad
-    server, says so and installs nothing; `rotten`: bits flipped in the file system or the control record;
-    `offered`: the release the server has; `known`: every order a guest may have placed.
+    """What is expected of one line.
+
+    `outcome`: new, or rollback; `refused`: the first life meets a bad server, says so and installs nothing;
+    `hostile`: its very offer must be refused; `rotten`: a bit of the file system flipped; `offered`: the
+    release the server has; `known`: every order a guest may have placed.
     """
 
     offered: str
     outcome: str
     rotten: bool = False
     refused: bool = False
+    hostile: bool = False
     max_lives: int = MAX_LIVES
     known: Mapping[str, int] = field(default_factory=dict)
 
@@ -163,7 +167,7 @@ class Judge:
             self._fail("G7", f"orders are gone: {sorted(missing)}, {started['lost']} rotted")
         if facts.settled & pending.keys():
             self._fail("G8", f"settled orders came back: {sorted(facts.settled & pending.keys())}")
-        known = self._case.known | facts.queued
+        known = {**self._case.known, **facts.queued}
         for op, crc in pending.items():
             if known.get(op) != crc and not first:
                 self._fail("G8", f"order {op} is pending that no guest placed")
@@ -235,7 +239,12 @@ class Judge:
         if self._case.rotten and (is_new or reported):
             return
         if self._case.outcome == "new" and not is_new:
-            self._fail("G6", f"ends with {ended['ended']:#x}, {record.NAMES[now.state]}; reason {ended['reason']}")
+            self._fail(
+                "G6", f"ends with {ended['ended']:#x}, {record.NAMES[now.state]}; reason {ended['reason']}"
+            )
+        wrong = sorted(self._reasons - _GOOD_REASONS)
+        if self._case.outcome == "new" and wrong and not self._case.refused:
+            self._fail("G6", f"a good release was refused or rolled back, reasons {wrong}")
         if self._case.outcome == "new" and now.is_quarantined(new.digest):
             self._fail("G6", "a good release is quarantined")
         if self._case.outcome == "rollback" and (ended["ended"], now.hash) != (old.version, old.digest):
@@ -248,8 +257,14 @@ class Judge:
     def _refusal(self, life: Life) -> None:
         """The life that met the bad server: nothing installed, and the server knows why or how far."""
         ended, now = life.first("ended"), life.record
-        if ended is None or now is None or (ended["ended"], now.hash) != (self._old.version, self._old.digest):
+        if (
+            ended is None
+            or now is None
+            or (ended["ended"], now.hash) != (self._old.version, self._old.digest)
+        ):
             self._fail("G6", "the old release does not run on while the server sends wrong bytes")
             return
+        if now.state != record.CONFIRMED and self._case.hostile:
+            self._fail("G6", "an offer that must be refused was taken up")
         if not self._reasons - {0} and now.state != record.STAGING:
             self._fail("G6", "nothing was installed, and no reason was reported")

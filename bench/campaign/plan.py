@@ -20,6 +20,8 @@ from bench.campaign.world import Golden, World
 
 _ORDERS_OF_A_GROUP = 6
 _ROTS = 600
+_ROTS_OF_A_RECORD = 6
+_SECONDS_OF_BAD = 1
 _UNPLUGS = 8  # below the bound of ten starts
 _EXHAUSTIVE = 8  # states whose recovery is cut at every step
 
@@ -39,16 +41,31 @@ def tasks(world: World, seed: int, seconds: int) -> list[Task]:
     seen: set[int] = set()
     for name, golden in world.goldens.items():
         steps = len(golden.trace.steps)
-        milestones = {round(steps * n / (_EXHAUSTIVE - 1)) for n in range(_EXHAUSTIVE)} if name == "new" else set()
+        milestones = (
+            {round(steps * n / (_EXHAUSTIVE - 1)) for n in range(_EXHAUSTIVE)} if name == "new" else set()
+        )
         for line, digest in _cuts(world, golden, name, random):
             if digest in seen:
                 continue
             seen.add(digest)
             fault = line.faults[0]
             whole = fault.kind == CUT and not line.is_torn and fault.number in milestones
-            found.append(Task(line, -1 if whole and seconds else seconds))
+            few = seconds if name == "new" else min(seconds, _SECONDS_OF_BAD)
+            found.append(Task(line, -1 if whole and seconds else few))
     found += [Task(line, 0) for line in _rots(world, random)]
-    found += [Task(line, 0) for line in without_flash(world)]
+    random.shuffle(found)
+    return [Task(line, 0) for line in _few(world, random)] + found
+
+
+def _few(world: World, random: Random) -> list[Line]:
+    """Faults of which there are few: those outside the flash, and rot in either copy of every new record."""
+    found = list(without_flash(world))
+    control = REGIONS["control"]
+    for number, step in enumerate(world.goldens["new"].trace.steps, start=1):
+        if not step.is_erase and step.offset < control.start + control.size:
+            for _ in range(_ROTS_OF_A_RECORD):
+                bit = step.offset * 8 + random.randrange(len(step.data) * 8)
+                found.append(Line("new", (Fault(CUT, number), Fault(ROT, bit))))
     random.shuffle(found)
     return found
 
@@ -115,7 +132,9 @@ def second_cuts(outcome: Outcome, seed: int, wanted: int) -> list[Line]:
     """Cuts inside the recovery of a state: `wanted` of them, or one at every step for -1."""
     random = Random(f"{seed} {outcome.line}")
     steps = outcome.trace.steps
-    numbers = range(len(steps)) if wanted < 0 else sorted(random.sample(range(len(steps)), min(wanted, len(steps))))
+    numbers = (
+        range(len(steps)) if wanted < 0 else sorted(random.sample(range(len(steps)), min(wanted, len(steps))))
+    )
     found = []
     for number in numbers:
         ways = [Fault(CUT, number), *tears(number, steps[number], random)]

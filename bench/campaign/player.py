@@ -7,8 +7,21 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from bench.boards.flashmap import REGIONS
 from bench.campaign import lines, oracles
-from bench.campaign.lines import CONTENT, CUT, FLASH_FAULTS, LINK, LOSE, ROT, TWICE, UNPLUG, WHOLE, Fault, Line
+from bench.campaign.lines import (
+    CONTENT,
+    CUT,
+    FLASH_FAULTS,
+    LINK,
+    LOSE,
+    ROT,
+    TWICE,
+    UNPLUG,
+    WHOLE,
+    Fault,
+    Line,
+)
 from bench.campaign.machine import RESETS, Life, Machine
 from bench.campaign.oracles import Case, Facts, Failure, Judge
 from bench.campaign.record import newest
@@ -22,6 +35,7 @@ CONTENTS = (
 )  # fmt: skip
 _HANG_WATCHDOG_MS = 300
 _RECOVERY_ORDERS = [3]
+_RECORD_BITS = REGIONS["control"].size * 8
 _MAX_UNPLUGGED_LIVES = 20
 
 Told = list[tuple[int, Mapping[str, Any]]]
@@ -69,9 +83,7 @@ class Player:
         return self._play(line, state, facts, known)
 
     def _play(self, line: Line, state: FlashState, facts: Facts, known: dict[str, int]) -> Outcome:
-        control = newest(state.data)
-        if control is not None:
-            facts.floor = max(facts.floor, control.floor)
+        self._know_record(state, facts)
         self._machine.load(state.data)
         case = self._case(line, known)
         lives = self._recover(line, case)
@@ -101,15 +113,23 @@ class Player:
                 self._then(state, facts, known, trace, told, fault)
                 cuts += 1
             elif fault.kind == ROT:
+                self._know_record(state, facts)
                 state.flip(fault.number)
         return state, facts, known
+
+    def _know_record(self, state: FlashState, facts: Facts) -> None:
+        control = newest(state.data)
+        if control is not None:
+            facts.floor = max(facts.floor, control.floor)
+            if control.hash == self._world.releases["new"].digest:
+                facts.confirmed = self._world.releases["new"].version
 
     def _then(
         self, state: FlashState, facts: Facts, known: dict[str, int], trace: Trace, told: Told, fault: Fault
     ) -> None:
         """Let a trace happen up to a cut, with what was told on the way."""
         apply(state, trace, fault)
-        done = fault.number if fault.kind == CUT else _group(trace, fault).start
+        done = fault.number if fault.kind == CUT else out_of_order(trace, fault)[0]
         for at, event in told:
             if at <= done:
                 facts.learn(event)
@@ -117,11 +137,13 @@ class Player:
 
     def _case(self, line: Line, known: dict[str, int]) -> Case:
         kinds = {fault.kind for fault in line.faults}
-        rotten = ROT in kinds
+        # The control record is written twice: rot in one copy must not show.
+        rotten = any(fault.kind == ROT and fault.number >= _RECORD_BITS for fault in line.faults)
         if line.golden == "bad":
             return Case("bad", "rollback", rotten, max_lives=oracles.MAX_LIVES_OF_BAD, known=known)
         if CONTENT in kinds:
-            return Case("new", "new", rotten, refused=True, known=known)
+            hostile = any(fault.name in self._world.hostile for fault in line.faults)
+            return Case("new", "new", rotten, refused=True, hostile=hostile, known=known)
         if kinds & {lines.HANG, lines.BROWNOUT}:
             return Case("new", "rollback", rotten, max_lives=_MAX_UNPLUGGED_LIVES, known=known)
         most = _MAX_UNPLUGGED_LIVES if UNPLUG in kinds else oracles.MAX_LIVES
@@ -152,7 +174,9 @@ class Player:
                     self._machine.unplug()
                     unplugs -= 1
                 continue
-            if life.exit_code != 0 or self._is_content(life, case):
+            if life.exit_code != 0 or (
+                self._is_content(life, case) and not (case.refused and len(lives) == 1)
+            ):
                 break
         return lives
 
@@ -175,7 +199,11 @@ class Player:
             elif fault.kind == TWICE and first:
                 script["twice"] = fault.number
             elif fault.kind == CONTENT and first and fault.name in self._world.hostile:
-                script |= {"bundles": {fault.name: self._world.spans[fault.name]}, "offer": fault.name, "insist": True}
+                script |= {
+                    "bundles": {fault.name: self._world.spans[fault.name]},
+                    "offer": fault.name,
+                    "insist": True,
+                }
             elif fault.kind == CONTENT and first:
                 script |= {"content": fault.name, "seed": fault.seed or 7}
             elif fault.kind == lines.HANG:
@@ -188,7 +216,7 @@ def apply(state: FlashState, trace: Trace, fault: Fault) -> None:
     if fault.kind == LOSE:
         group = _group(trace, fault)
         state.apply(trace.steps[: group.start])
-        state.apply(out_of_order([trace.steps[n] for n in group], fault.seed))
+        state.apply(out_of_order(trace, fault)[1])
         return
     if not 0 <= fault.number <= len(trace.steps) - (fault.keep != WHOLE or fault.seed != 0):
         raise BenchError("BAD_LINE", f"{fault} lies behind the {len(trace.steps)} steps there are.")
@@ -197,22 +225,30 @@ def apply(state: FlashState, trace: Trace, fault: Fault) -> None:
         state.apply([state.torn(trace.steps[fault.number], fault.tear)])
 
 
-def out_of_order(steps: list[Step], seed: int) -> list[Step]:
-    """Some of a group's steps, as a controller with a write cache may have done them.
+def out_of_order(trace: Trace, fault: Fault) -> tuple[int, list[Step]]:
+    """What a write cache may have done of a sync group when the power fails -> (steps issued, those done).
 
-    Every sector keeps its own order; how far each one came is the seed's choice.
+    The power fails behind some step of the group. Of the file system's steps issued by then each sector has
+    done as many as the seed says, in its own order; the other regions are written through.
     """
-    random = Random(seed)
-    sectors = sorted({step.sector for step in steps})
-    chosen = {sector: random.random() for sector in sectors}
-    counts = {sector: sum(step.sector == sector for step in steps) for sector in sectors}
-    left = {sector: round(counts[sector] * chosen[sector]) for sector in sectors}
+    group = _group(trace, fault)
+    random = Random(fault.seed)
+    issued = random.randint(group.start + 1, group.stop)
+    steps = [trace.steps[number] for number in range(group.start, issued)]
+    cached = [step.sector for step in steps if _is_cached(step)]
+    left = {sector: random.randint(0, cached.count(sector)) for sector in sorted(set(cached))}
     done = []
     for step in steps:
-        if left[step.sector]:
+        if not _is_cached(step):
+            done.append(step)
+        elif left[step.sector]:
             left[step.sector] -= 1
             done.append(step)
-    return done
+    return issued, done
+
+
+def _is_cached(step: Step) -> bool:
+    return step.offset >= REGIONS["vfs"].start
 
 
 def _group(trace: Trace, fault: Fault) -> range:
@@ -238,6 +274,5 @@ def _in_a_row(lives: list[Life]) -> Told:
 def _learn_pending(facts: Facts, life: Life) -> None:
     started = life.first("started")
     assert started is not None
-    facts.queued.update({op: crc for op, crc in started["pending"]})
+    facts.queued.update(dict(started["pending"]))
     facts.boots = int(started["boots"]) - 1
-

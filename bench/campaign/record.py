@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 from binascii import crc32
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from bench.boards.flashmap import REGIONS
 
@@ -49,8 +50,13 @@ def newest(image: bytes | bytearray | memoryview) -> Control | None:
     found: Control | None = None
     for at in range(region.start, region.start + region.size, _RECORD_BYTES):
         raw = bytes(image[at : at + _RECORD_BYTES])
-        fields = _RECORD.unpack_from(raw)
-        good = int.from_bytes(raw[_CRC_AT:], "big") == crc32(raw[:_CRC_AT]) and fields[0] == b"TSR1"
-        if good and (found is None or fields[1] > found.sequence):
-            found = Control(*fields[1:13], quarantine=tuple(fields[13:17]))
+        parts = _RECORD.unpack_from(raw)
+        good = int.from_bytes(raw[_CRC_AT:], "big") == crc32(raw[:_CRC_AT]) and parts[0] == b"TSR1"
+        if good and (found is None or parts[1] > found.sequence):
+            found = _control(parts)
     return found
+
+
+def _control(raw: tuple[Any, ...]) -> Control:
+    plain = dict(zip([part.name for part in fields(Control)], raw[1:13], strict=False))
+    return Control(**plain, quarantine=raw[13:17])

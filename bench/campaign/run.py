@@ -70,7 +70,16 @@ class Tally:
 
     def to_json(self) -> dict[str, Any]:
         """The result as documented in docs/campaign.md."""
-        names = ("states", "cuts", "torn", "second_cuts", "link_cuts", "server_kills", "content_faults", "bit_rot")
+        names = (
+            "states",
+            "cuts",
+            "torn",
+            "second_cuts",
+            "link_cuts",
+            "server_kills",
+            "content_faults",
+            "bit_rot",
+        )
         return {
             "schema": SCHEMA,
             "board": self.board,

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import pairwise
 
 from bench.boards.flashmap import FLASH_BYTES, SECTOR_BYTES
 
@@ -88,7 +89,7 @@ class Trace:
     def groups(self) -> list[range]:
         """Runs of at least two steps without a barrier between them."""
         edges = sorted({0, *self.barriers, len(self.steps)})
-        spans = [range(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+        spans = [range(a, b) for a, b in pairwise(edges)]
         return [span for span in spans if len(span) > 1]
 
     @property

@@ -1,7 +1,8 @@
 """What the campaign plays with: signed releases, and a terminal in service that is about to be updated.
 
-The terminal runs the second of two bundles (so both slots are used), has a menu and orders under way. All
-of it is made by the terminal itself, booted on an empty flash that only got its identity and menu file.
+The terminal took six updates before (so both slots and both sectors of the control record are used), has a
+menu and orders under way. All of it is made by the terminal itself, booted on an empty flash that only got
+its identity and menu file.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ SEED = 1  # of the assets in the bundles; a line means the same in every campaig
 HARDWARE = "process"
 IMAGE = releases.image_release()
 CHUNK_BYTES = 1024
+# Releases the terminal took before: as many as make the control record wrap round in the golden update.
+SERVED_BEFORE = ("one", "two", "three", "four", "five", "old")
 _FLOOR_BELOW = 2  # the floor a release sets lies this far below it
 _ASSET_BYTES = 6000
 _GUESTS = 3
@@ -123,6 +126,13 @@ def build(binary: Path, seed: int = SEED) -> World:
     return World(binary, bytes(served), spans, known, base, goldens, frozenset(hostile))
 
 
+def on(world: World, binary: Path) -> World:
+    """The same terminal with another image in it. Raises: BenchError(NO_GOLDEN_RUN)."""
+    place = replace(world, binary=binary, goldens={})
+    with Machine(binary, world.served) as machine:
+        return replace(place, goldens={name: _golden(machine, place, name) for name in world.goldens})
+
+
 def _put(served: bytearray, part: bytes) -> list[int]:
     served += b"\xff" * (-len(served) % 4)
     at = FLASH_BYTES + len(served)
@@ -143,11 +153,11 @@ def _release(name: str, bundle: Bundle) -> Release:
 def _bundles(seed: int) -> dict[str, Bundle]:
     noise = Random(seed)
     made = {}
-    for number, name in enumerate(("first", "old", "new", "other", "bad"), start=1):
+    for number, name in enumerate((*SERVED_BEFORE, "new", "other", "bad"), start=1):
         version = IMAGE + number
         changed = {"terminal.version": _CRASHES.format(version=version)} if name == "bad" else None
         picture = noise.randbytes(_ASSET_BYTES)
-        content = releases.files(releases.versioned(version, changed), HARDWARE, {"picture.bin": picture})
+        content = releases.files(releases.versioned(version, changed), HARDWARE, {f"{name}.bin": picture})
         made[name] = make(content, version, version - _FLOOR_BELOW)
     return made
 
@@ -169,7 +179,9 @@ def _hostile(bundles: Mapping[str, Bundle]) -> dict[str, Bundle]:
             content, replace(target, firmware_minimum=IMAGE + 1, firmware_maximum=IMAGE + 9), release, honest
         ),
         "below-floor": make(content, bundles["old"].manifest.floor - 1, 0),
-        "forged-certificate": build_bundle(content, target, release, certify(evil, release.spki), CHUNK_BYTES),
+        "forged-certificate": build_bundle(
+            content, target, release, certify(evil, release.spki), CHUNK_BYTES
+        ),
         "forged-manifest": build_bundle(content, target, evil, honest, CHUNK_BYTES),
         "oversized-bundle": _oversized(bundles["new"], release),
     }
@@ -209,7 +221,7 @@ def _in_service(machine: Machine, world: World) -> bytes:
     image = bytearray(machine.image())
     _install_menu(image)
     machine.load(image)
-    for name in ("first", "old"):
+    for name in SERVED_BEFORE:
         _follow(machine, world.script(name))
         machine.unplug()
     _expect(machine.live(world.script(None, guests=_GUESTS, unanswered=True)), 0)
