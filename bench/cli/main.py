@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import FrameType
 
-from bench.cli import run, shell, show
+from bench.cli import campaign, run, shell, show
 from bench.errors import BenchError, CaseFailed
 
 EXIT_ERROR = 2
@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_parser(verbs)
     show.add_parsers(verbs)
     shell.add_parser(verbs)
+    campaign.add_parser(verbs)
     for module in ("server.cli", "bench.firmware_cli"):
         if find_spec(module) is not None:
             import_module(module).add_parser(programs)
