@@ -185,6 +185,8 @@ class Client:
             self._heard = True
             if self.on_batch is not None:
                 self.on_batch()
+            if self._failure is not None:
+                raise self._failure
             if protocol.pending_bytes():
                 self._write()
             if not self._room.is_set():
@@ -246,10 +248,12 @@ class Client:
             if self.on_up is not None:
                 self.on_up(self.protocol.session_present)
 
+    # The reader cannot cancel itself: inside one of its turns the failure is met when the turn ends.
     def _abort(self, failure):
         if self._failure is None and self._reader is not None:
             self._failure = failure
-            self._reader.cancel()
+            if asyncio.current_task() is not self._reader:
+                self._reader.cancel()
 
     def _close(self):
         if self._draining is not None:

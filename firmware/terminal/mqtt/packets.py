@@ -50,4 +50,3 @@ def publish_prefix(topic, payload_bytes, retain=False):
 
 
 PINGREQ = b"\xc0\x00"
-DISCONNECT = b"\xe0\x00"
