@@ -1,5 +1,5 @@
 # MQTT 3.1.1 packets that are sent once per connection or rarely (OASIS mqtt-v3.1.1-os, chapter 3).
-# PUBLISH and PUBACK, the hot path, are written in place by protocol.py.
+# What an order costs, PUBLISH and PUBACK, is in protocol.py and fast.py.
 from struct import pack
 
 

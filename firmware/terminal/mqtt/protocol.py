@@ -16,7 +16,7 @@ _RESERVE = const(1792)  # of the send buffer, for what is not PUBLISH: a receive
 class Protocol(Incoming):
     # on_message(topic, payload memoryview): a message; the view is valid only during the call, PUBACK is
     #     queued when it returns.
-    # handlers: topic bytes -> handler(payload), called instead of on_message; complete before the first message.
+    # handlers: topic bytes -> handler(payload), called instead of on_message; complete before any message.
     # on_fault(error): a handler failed. That costs its message and nothing else: whoever can send messages
     #     must not be able to stop the terminal.
     # on_subscribed(packet_id), or None.
