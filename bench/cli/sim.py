@@ -6,14 +6,17 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from bench.errors import BenchError
-from bench.mutants.campaign import DEFAULT_BUDGET_S, Caught, campaign
+from bench.mutants.campaign import DEFAULT_BUDGET_S, Caught, campaign, control
 from bench.mutants.campaign import as_json as mutants_json
 from bench.mutants.catalogue import MUTANTS
-from bench.sim.faults import FaultPlan
-from bench.sim.run import DAY_S, SimConfig, SimResult, simulate
 
+if TYPE_CHECKING:
+    from bench.sim.run import SimResult
+
+DAY_S = 86_400.0
 EXIT_VIOLATION = 1
 
 
@@ -40,7 +43,7 @@ def add_parser(programs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         type=_days,
         default=20.0,
         metavar="S",
-        help="seconds between orders of a terminal (default: 20)",
+        help="seconds between its orders (default: 20)",
     )
     run.add_argument("--no-faults", action="store_true", help="let nothing go wrong")
     run.add_argument("--trace", metavar="FILE", type=Path, help="write every event, one a line")
@@ -77,6 +80,13 @@ def _count(text: str) -> int:
 
 def run_simulation(arguments: argparse.Namespace) -> int:
     """Run one seed, print what came of it; exit 1 when a promise was broken."""
+    try:
+        from bench.sim.faults import FaultPlan
+        from bench.sim.run import SimConfig, simulate
+    except ModuleNotFoundError as error:
+        raise BenchError(
+            "NO_SIMULATION", f"The simulation needs the test dependencies ({error.name} is missing)."
+        ) from error
     config = SimConfig(
         seed=arguments.seed,
         duration_s=arguments.days * DAY_S,
@@ -131,10 +141,15 @@ def run_mutants(arguments: argparse.Namespace) -> int:
             "NO_MUTANT", f"There is no planted bug {unknown[0]!r}; there are: {', '.join(known)}."
         )
     results = []
+    sound = control(arguments.budget)
+    print(_row(sound), flush=True)
     for caught in campaign([known[name] for name in names], arguments.budget):
         results.append(caught)
         print(_row(caught), flush=True)
     survivors = [result for result in results if not result.caught]
+    if sound.caught:
+        print("the system is at fault without any planted bug: nothing can be concluded", file=sys.stderr)
+        return EXIT_VIOLATION
     if arguments.json is not None:
         _write(arguments.json, mutants_json(results))
     print(f"{len(results) - len(survivors)} of {len(results)} planted bugs caught")
@@ -142,11 +157,11 @@ def run_mutants(arguments: argparse.Namespace) -> int:
 
 
 def _row(result: Caught) -> str:
-    mark = "caught  " if result.caught else "SURVIVED"
+    mark = "caught  " if result.caught else "clean   " if result.name == "none" else "SURVIVED"
     return f"{mark} {result.name:36} {result.seconds:6.1f} s  {result.by}"
 
 
-def _opened(path: Path):  # type: ignore[no-untyped-def]
+def _opened(path: Path) -> IO[str]:
     try:
         return path.open("w")
     except OSError as error:
