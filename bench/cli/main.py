@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_parsers(verbs)
     shell.add_parser(verbs)
     campaign.add_parser(verbs)
-    for module in ("server.cli", "bench.firmware_cli"):
+    for module in ("server.cli", "bench.firmware_cli", "bench.cli.sim"):
         if find_spec(module) is not None:
             import_module(module).add_parser(programs)
     return parser
