@@ -107,3 +107,12 @@ def draw_up(
     drawn = bill_of_seating(transaction, site, seating)
     assert drawn is not None
     return drawn, lines
+
+
+def free_bookings(transaction: Transaction, site: str, seating: int) -> None:
+    """Give back the tables that a booking still keeps for a party that has gone."""
+    transaction.execute(
+        "UPDATE booking_table SET live = 0 WHERE site = ? AND live = 1 AND booking IN "
+        "(SELECT booking FROM booking WHERE site = ? AND seating = ?)",
+        (site, site, seating),
+    )

@@ -208,6 +208,7 @@ def _bill_close(scene: Scene, body: BillClose) -> Verdict:
         "UPDATE bill SET state = ?, seal = ?, closed_at = ? WHERE site = ? AND bill = ?",
         (state.value, body.seal, scene.now_s, scene.site, bill.bill),
     )
+    bills.free_bookings(scene.transaction, scene.site, scene.seating.id)
     table = scene.known.table
     notice = Notice(NoticeKind.CLOSED, table, scene.seating.id, bill.total_minor, bill.bill)
     said = {

@@ -16,6 +16,7 @@ from server.devices.records import DeviceState
 from server.errors import ServerError
 from server.storage.database import Database
 from server.storage.schema import device, menu, release, session, site, stock
+from server.storage.schema_house import dining_table
 from server.wire.rsa import kid_of
 
 _NEXT: dict[DeviceState, frozenset[DeviceState]] = {
@@ -92,6 +93,7 @@ def add_device(
     try:
         with database.admin() as connection:
             connection.execute(insert(device).values(row))
+            _register_table(connection, site_name, table)
     except IntegrityError:
         raise AdminError(
             f"device {name!r} or its key is already registered; see `devices list`, or retire the old one "
@@ -123,12 +125,19 @@ def change_device(
         connection.execute(
             update(device).where(here).values(state=state.value, table_id=table or row.table_id)
         )
+        _register_table(connection, site_name, table or row.table_id)
         if state is not DeviceState.ACTIVE or moved:
             connection.execute(delete(session).where(session.c.site == site_name, session.c.device == name))
             connection.execute(
                 update(device).where(here).values(accept=None)
             )  # its Hello is not answered again
     return before
+
+
+def _register_table(connection: Connection, site_name: str, table: str) -> None:
+    known = (dining_table.c.site == site_name) & (dining_table.c.table_id == table)
+    if connection.execute(select(dining_table.c.seats).where(known)).one_or_none() is None:
+        connection.execute(insert(dining_table).values(site=site_name, table_id=table))
 
 
 def set_password(database: Database, site_name: str, name: str, password_hash: str) -> None:

@@ -144,7 +144,7 @@ class Ledger:
             raise damaged(self.path, str(error)) from error
 
     def orders(self, site: str, *, after: int = 0) -> list[LedgerOrder]:
-        """Committed orders with a number above ``after``, oldest first."""
+        """Committed orders with a number above ``after``, oldest first, with the lines that still count."""
         # Orders first: what commits in between adds lines of orders not listed, never the other way round.
         orders: list[tuple[Any, ...]] = self._rows(
             "SELECT device, op_id, order_number, table_id, total_minor, tax_minor, menu_version, lsn, "
@@ -156,7 +156,7 @@ class Ledger:
         for number, item, quantity, modifiers, unit, total, tax in self._rows(
             "SELECT order_number, item, quantity, modifiers, unit_minor, total_minor, tax_minor FROM "
             "order_line "
-            "WHERE site = ? AND order_number > ? ORDER BY order_number, line",
+            "WHERE site = ? AND order_number > ? AND state <> 4 ORDER BY order_number, line",
             (site, after),
         ):
             chosen = tuple(int(modifier) for modifier in modifiers.split(",") if modifier)

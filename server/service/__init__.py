@@ -1,0 +1,1 @@
+"""What staff may do, each a job for the one writer: one transaction, one LSN, one event row."""
