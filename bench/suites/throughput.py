@@ -119,6 +119,9 @@ def instructions_of_the_handshake(rig: Rig) -> str:
     since = terminal.console.mark()
     rig.server.admin("menu", "publish", str(DEMO_MENU), "--next")
     terminal.console.event("menu", since=since, deadline_s=DEADLINE_S)
+    since = terminal.console.mark()
+    terminal.rpc("rekey")  # with RSA, whatever the last session was made with
+    terminal.await_session(since, DEADLINE_S)
     costs = terminal.rpc("stats")["control"]["costs"]
     for name in ("beacon", "hello", "accept", "menu"):
         check(costs[name] > 0, f"the cost of {name} was not counted: {costs}")
