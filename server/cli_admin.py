@@ -31,6 +31,7 @@ def add_commands(commands: Any) -> None:
         "bring the database to this version's schema (the server must be stopped; its start does the same)",
         "tableside server migrate",
     )
+    _add_evidence(commands)
 
 
 def _common(parser: argparse.ArgumentParser, *, listing: bool = False) -> None:
@@ -185,3 +186,24 @@ def _add_backup(commands: Any) -> None:
                     "tableside server restore monday.backup --state restored", listing=True,
                     module="access_commands")  # fmt: skip
     restore.add_argument("file", type=Path, help="the backup")
+
+
+def _add_evidence(commands: Any) -> None:
+    from server.cli import guarded
+
+    show = _leaf(commands, "evidence", "", "print what a third party needs to check a bill's seal",
+                 "tableside server evidence 17 > bill-17.json")  # fmt: skip
+    show.add_argument("bill", type=int, help="the bill's number")
+    show.set_defaults(run=guarded("server.evidence_commands:show"))
+    check = commands.add_parser(
+        "check-evidence",
+        help="check a bill's evidence with the terminal's public key alone",
+        description="Check a bill's evidence offline: no server, no state folder, only the public key.",
+        epilog="example:\n  tableside server check-evidence bill-17.json --key t-0001.der",
+        formatter_class=_RAW,
+    )
+    check.add_argument("file", type=Path, help="the document `evidence` printed; - reads it from stdin")
+    check.add_argument("--key", type=Path, required=True, metavar="DER",
+                       help="the terminal's public key, DER SubjectPublicKeyInfo of an RSA-2048 "
+                            "key")  # fmt: skip
+    check.set_defaults(run=guarded("server.evidence_commands:check"))

@@ -75,6 +75,7 @@ class House:
             op,
             sha256(body or repr(op).encode()).digest(),
             NOW_S,
+            body or b"",
         )
         self.connection.execute("BEGIN IMMEDIATE")
         try:
