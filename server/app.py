@@ -286,6 +286,7 @@ class OrderServer:
             self._sessions,
             self.observations,
             self._need_broker(),
+            self.notices,
         )
         self._http = HttpSide(parts)
         await self._http.start()

@@ -13,19 +13,19 @@ from server.web import problems
 from server.web.access import Role
 from server.web.auth import Allow, Change
 from server.web.guard import Guard
-from server.web.routes import devices, ops, orders, public
+from server.web.routes import bills, devices, house, live, ops, orders, public
 from server.web.services import Services
 
 TITLE = "Tableside"
 VERSION = "1"
-ROUTERS = (public.router, ops.router, orders.router, devices.router)
+ROUTERS = (public.router, house.router, orders.router, bills.router, ops.router, devices.router)
 
 
 def create_app(services: Services) -> FastAPI:
     """The application over a running server's parts."""
     app = FastAPI(title=TITLE, version=VERSION, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
     app.state.services = services
-    for router in ROUTERS:
+    for router in (*ROUTERS, live.router):
         app.include_router(router)
     problems.install(app)
     app.add_middleware(Guard, limiter=services.limiter, record=services.metrics.record)

@@ -26,7 +26,7 @@ def bearer_of(connection: HTTPConnection) -> str | None:
 
 
 async def authenticate(connection: HTTPConnection, services: Services, token: str | None) -> Caller:
-    """Whose call this is. Raises: Problem(UNAUTHENTICATED, RATE_LIMITED)."""
+    """Whose call this is. Raises: Problem(unauthenticated, rate_limited)."""
     address = address_of(connection.scope)
     failures = await services.limiter.look("failures", address)
     if not failures.allowed:
@@ -39,7 +39,7 @@ async def authenticate(connection: HTTPConnection, services: Services, token: st
             services.observations.refuse("", "http_bad_token")
         raise Problem(
             401,
-            "UNAUTHENTICATED",
+            "unauthenticated",
             "This call needs a valid token: Authorization: Bearer ts_...",
             headers=_CHALLENGE,
         )
@@ -53,10 +53,10 @@ async def authenticate(connection: HTTPConnection, services: Services, token: st
 
 
 def permit(caller: Caller, roles: frozenset[Role]) -> None:
-    """Raises: Problem(FORBIDDEN) unless the caller has one of the roles."""
+    """Raises: Problem(forbidden) unless the caller has one of the roles."""
     if caller.role not in roles:
         wanted = ", ".join(sorted(roles))
-        raise Problem(403, "FORBIDDEN", f"A {caller.role} may not do this; it takes: {wanted}.")
+        raise Problem(403, "forbidden", f"A {caller.role} may not do this; it takes: {wanted}.")
 
 
 class Allow:
@@ -92,7 +92,7 @@ class Change(Allow):
         """Raises: Problem."""
         caller = await super().__call__(request)
         if _KEY.fullmatch(idempotency_key) is None:
-            raise Problem(422, "INVALID", "The Idempotency-Key is not 1 to 128 visible ASCII characters.")
+            raise Problem(422, "invalid", "The Idempotency-Key is not 1 to 128 visible ASCII characters.")
         digest = sha256(f"{request.method} {request.url.path}?{request.url.query}\n".encode())
         digest.update(await request.body())
         return Call(caller, idempotency_key, digest.digest(), services_of(request).clock.unix_time())

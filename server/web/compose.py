@@ -12,14 +12,17 @@ from server.devices.keys import KeyStore
 from server.devices.seams import Clock
 from server.devices.verify import Session
 from server.ordering.catalogue import Catalogue
+from server.service.service import Service
 from server.storage.database import Database
 from server.storage.tokens import load_tokens
 from server.storage.transaction import Transaction
 from server.storage.writer import Writer
 from server.transport.ingest import Ingest
+from server.transport.notices import Notices
 from server.transport.observations import Observations
 from server.web.access import Caller, Role, TokenBook
 from server.web.app import create_app
+from server.web.feed import Hub
 from server.web.limits import WebLimiter, WebLimits
 from server.web.metrics import Figures, Metrics
 from server.web.reads import Reads
@@ -41,6 +44,7 @@ class Parts:
     sessions: dict[str, Session]
     observations: Observations
     broker: Connected
+    notices: Notices
 
 
 class HttpSide:
@@ -50,6 +54,7 @@ class HttpSide:
         config = parts.config
         rate = RateLimitItemPerSecond(*config.http_rate)
         self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="web-admin")
+        reads = Reads(parts.database.path)
         self.services = services = Services(
             site=config.site,
             clock=parts.clock,
@@ -65,7 +70,10 @@ class HttpSide:
             tokens=TokenBook(),
             limiter=WebLimiter(WebLimits(address=rate, token=rate)),
             metrics=Metrics(),
-            reads=Reads(parts.database.path),
+            reads=reads,
+            notices=parts.notices,
+            house=Service(parts.catalogue, parts.clock),
+            hub=Hub(reads, config.site),
         )
         services.metrics.watch(lambda: figures(services), lambda: services.observations.totals)
         host, port = config.http or ("127.0.0.1", 0)
@@ -79,11 +87,15 @@ class HttpSide:
     async def start(self) -> None:
         """Read the tokens and listen. Raises: ListenError."""
         await self.services.writer.run(self.reload)
+        self.services.hub.start()
+        self.services.writer.on_commit = self.services.hub.poke
         await self._server.start()
 
     async def stop(self) -> None:
         """Finish running calls, then let go of threads and connections."""
         await self._server.stop()
+        self.services.writer.on_commit = None
+        await self.services.hub.stop()
         self._executor.shutdown(wait=True)
         self.services.reads.close()
 
@@ -113,5 +125,6 @@ def figures(services: Services) -> Figures:
         "tableside_devices_connected": ("Terminals with an open connection", connected),
         "tableside_menu_version": ("Current menu", snapshot.current.version if snapshot.current else 0),
         "tableside_http_reads_waiting": ("Database reads under way", services.reads.waiting),
+        "tableside_feeds": ("Open live feeds", services.hub.clients),
         "tableside_http_limit_keys": ("Callers the rate limiter remembers", services.limiter.keys),
     }

@@ -53,7 +53,7 @@ def note_limit(state: dict[str, Any], verdict: Verdict) -> None:
 def refuse_limited(verdict: Verdict) -> Problem:
     """The problem of a caller who asks too often."""
     return Problem(
-        429, "RATE_LIMITED", f"Too many calls of this {verdict.policy}; wait {max(1, verdict.reset_s)} s."
+        429, "rate_limited", f"Too many calls of this {verdict.policy}; wait {max(1, verdict.reset_s)} s."
     )
 
 
@@ -88,7 +88,7 @@ class Guard:
                 return
         declared = _content_length(scope)
         if declared is None:
-            await Problem(400, "BAD_REQUEST", "Content-Length is not a number.").response()(
+            await Problem(400, "bad_request", "Content-Length is not a number.").response()(
                 scope, receive, send
             )
         elif declared > MAX_BODY_BYTES:
@@ -117,7 +117,7 @@ class Guard:
 
 
 def _too_large() -> Problem:
-    return Problem(413, "TOO_LARGE", f"The body is longer than {MAX_BODY_BYTES} bytes.")
+    return Problem(413, "too_large", f"The body is longer than {MAX_BODY_BYTES} bytes.")
 
 
 def _content_length(scope: Scope) -> int | None:

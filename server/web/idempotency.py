@@ -7,7 +7,6 @@ call under the same key is refused. A refused call stores nothing: its key may b
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pydantic import BaseModel
 from sqlalchemy.engine import Connection
 
 from server.storage.database import Database, bump_admin_revision
+from server.storage.transaction import Transaction
 from server.web.access import Caller
 from server.web.problems import Problem
 
@@ -34,6 +34,11 @@ class Call:
     key: str
     request_hash: bytes
     now_s: int
+
+    @property
+    def author(self) -> str:
+        """Who did it, for the event log."""
+        return f"{self.caller.role}:{self.caller.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +63,12 @@ class Once:
 
     site: str
     call: Call
-    job: Callable[[sqlite3.Connection], BaseModel | dict[str, Any]]
+    job: Callable[[Transaction], BaseModel | dict[str, Any]]
     status: int = 200
 
-    def __call__(self, connection: sqlite3.Connection) -> Stored:
-        """Raises: Problem(KEY_REUSED), whatever the job raises; nothing is stored then."""
-        return _once(self.site, self.call, connection.execute, lambda: self.job(connection), self.status)
+    def __call__(self, transaction: Transaction) -> Stored:
+        """Raises: Problem(key_reused), whatever the job raises; nothing is stored then."""
+        return _once(self.site, self.call, transaction.execute, lambda: self.job(transaction), self.status)
 
 
 class Joined(Database):
@@ -92,7 +97,7 @@ def once_by_admin(
     change: Callable[[Database], BaseModel | dict[str, Any]],
     status: int,
 ) -> Stored:
-    """Like ``Once`` for a change of the registry; blocks its thread. Raises: Problem(KEY_REUSED), the
+    """Like ``Once`` for a change of the registry; blocks its thread. Raises: Problem(key_reused), the
     change's own errors.
     """
     with database.begin() as connection:
@@ -114,7 +119,7 @@ def _once(
         if bytes(row[0]) != call.request_hash:
             raise Problem(
                 422,
-                "KEY_REUSED",
+                "key_reused",
                 "This Idempotency-Key belongs to another call; use a new key for each call.",
             )
         return Stored(int(row[1]), bytes(row[2]), repeated=True)

@@ -1,7 +1,7 @@
 """Every error of the API: one JSON shape (RFC 9457), one stable code each, one place that maps them.
 
 ``code`` is for programs and never changes; ``detail`` is a sentence for people. Codes of the services below
-(``ServerError.code``, ``Refusal.code``) pass through unchanged.
+(``HouseError.code``, ``Refusal.code``) pass through unchanged; `docs/codes.md` lists them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from server.domain.errors import HouseError, Kind
 from server.errors import ServerError
 from server.storage.database import StorageError
 from server.storage.writer import QueueFull
@@ -76,13 +77,7 @@ PROBLEM_SCHEMA: dict[str, Any] = {
     },
 }
 
-# Service errors whose status is not simply 409 (understood, and against the present state of things).
-_STATUS_OF_CODE = {
-    "CONFIG": 422,
-    "BAD_VALUE": 422,
-    "BAD_TIME": 422,
-}
-_NOT_FOUND_PREFIXES = ("UNKNOWN_", "NO_SUCH_")
+_STATUS_OF_KIND = {Kind.NOT_FOUND: 404, Kind.CONFLICT: 409, Kind.INVALID: 422}
 
 
 def from_error(error: Exception) -> Problem:
@@ -90,32 +85,28 @@ def from_error(error: Exception) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, QueueFull):
-        return Problem(503, "QUEUE_FULL", "The order queue is full; try again soon.", headers=_retry(1))
+        return Problem(503, "queue_full", "The order queue is full; try again soon.", headers=_retry(1))
     if isinstance(error, StorageError):
         _log.error("%s", error)
-        return Problem(503, "STORAGE", "The database cannot take this now; try again.", headers=_retry(5))
+        return Problem(503, "storage", "The database cannot take this now; try again.", headers=_retry(5))
     if isinstance(error, Refusal):
-        return Problem(422, str(error.code).upper(), error.detail)
+        return Problem(422, str(error.code), error.detail)
+    if isinstance(error, HouseError):
+        return Problem(_STATUS_OF_KIND[error.kind], str(error.code), str(error))
     if isinstance(error, ServerError):
-        return Problem(_status_of(error.code), error.code, str(error))
+        return Problem(409 if error.refused else 422, error.code.lower(), str(error))
     raise error
-
-
-def _status_of(code: str) -> int:
-    if code in _STATUS_OF_CODE:
-        return _STATUS_OF_CODE[code]
-    return 404 if code.startswith(_NOT_FOUND_PREFIXES) else 409
 
 
 def _retry(seconds: int) -> dict[str, str]:
     return {"Retry-After": str(seconds)}
 
 
-_HTTP_CODES = {404: "NO_SUCH_ROUTE", 405: "METHOD_NOT_ALLOWED"}
+_HTTP_CODES = {404: "no_such_route", 405: "method_not_allowed"}
 
 
 def _of_http(error: HTTPException) -> Problem:
-    code = _HTTP_CODES.get(error.status_code, HTTPStatus(error.status_code).name)
+    code = _HTTP_CODES.get(error.status_code, HTTPStatus(error.status_code).name.lower())
     return Problem(error.status_code, code, str(error.detail), headers=error.headers)
 
 
@@ -126,10 +117,10 @@ def _of_validation(error: RequestValidationError) -> Problem:
     ]
     if any(item["type"] == "missing" and item["loc"][-1] == KEY_HEADER for item in error.errors()):
         return Problem(
-            400, "IDEMPOTENCY_KEY_REQUIRED", "Every state-changing call names itself with an Idempotency-Key."
+            400, "idempotency_key_required", "Every state-changing call names itself with an Idempotency-Key."
         )
     where = found[0]["where"] if found else "request"
-    return Problem(422, "INVALID", f"The request is not of the documented shape: {where}.", errors=found)
+    return Problem(422, "invalid", f"The request is not of the documented shape: {where}.", errors=found)
 
 
 def install(app: FastAPI) -> None:
@@ -148,9 +139,9 @@ def install(app: FastAPI) -> None:
 
     async def defect(request: Request, error: Exception) -> JSONResponse:
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return Problem(500, "INTERNAL", "A defect in the server; the log has its trace.").response()
+        return Problem(500, "internal", "A defect in the server; the log has its trace.").response()
 
-    for kind in (Problem, QueueFull, StorageError, Refusal, ServerError):
+    for kind in (Problem, QueueFull, StorageError, Refusal, HouseError, ServerError):
         app.add_exception_handler(kind, known)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -39,9 +39,9 @@ class Reads:
     async def run(
         self, read: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """The read's result. Raises: Problem(BUSY) when too many are waiting, StorageError."""
+        """The read's result. Raises: Problem(busy) when too many are waiting, StorageError."""
         if self.waiting >= self._max_waiting:
-            raise Problem(503, "BUSY", "Too many reads are waiting; try again.", headers={"Retry-After": "1"})
+            raise Problem(503, "busy", "Too many reads are waiting; try again.", headers={"Retry-After": "1"})
         self.waiting += 1
         try:
             loop = asyncio.get_running_loop()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -17,11 +15,15 @@ from server.devices.keys import KeyStore
 from server.devices.seams import Clock
 from server.devices.verify import Session
 from server.ordering.catalogue import Catalogue
+from server.service.change import Change
+from server.service.service import Service
 from server.storage.database import Database
 from server.storage.writer import Writer
 from server.transport.ingest import Ingest
+from server.transport.notices import Notices
 from server.transport.observations import Observations
 from server.web.access import TokenBook
+from server.web.feed import Hub
 from server.web.idempotency import Call, Once, Stored, once_by_admin
 from server.web.limits import WebLimiter
 from server.web.metrics import Metrics
@@ -54,15 +56,16 @@ class Services:
     limiter: WebLimiter
     metrics: Metrics
     reads: Reads
+    notices: Notices
+    house: Service
+    hub: Hub
 
-    async def once(
-        self,
-        call: Call,
-        job: Callable[[sqlite3.Connection], BaseModel | dict[str, Any]],
-        status: int = 200,
-    ) -> Response:
-        """Run a writer job at most once per Idempotency-Key and answer with its value."""
-        return _response(await self.writer.run(Once(self.site, call, job, status)))
+    async def act(self, call: Call, change: Change, status: int = 200) -> Response:
+        """Change the house at most once per Idempotency-Key; terminals are told after the commit."""
+        stored = await self.writer.run(Once(self.site, call, change, status))
+        if not stored.repeated:
+            self.notices.tell(change.notices)
+        return _response(stored)
 
     async def change(
         self, call: Call, change: Callable[[Database], BaseModel | dict[str, Any]], status: int = 200
@@ -84,8 +87,3 @@ def services_of(request: Request) -> Services:
     """The services of the application a call came to."""
     found: Services = request.app.state.services
     return found
-
-
-def json_text(value: Any) -> str:
-    """Compact JSON."""
-    return json.dumps(value, separators=(",", ":"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.devices.records import DeviceState
@@ -18,10 +18,9 @@ from server.web.auth import Allow, Change
 from server.web.idempotency import Call
 from server.web.problems import Problem
 from server.web.services import services_of
+from server.web.shapes import ID, Name
 from server.wire.rsa import VerifyKey
 
-ID = "^[a-z0-9-]{1,32}$"
-Name = Annotated[str, Path(pattern=ID)]
 router = APIRouter(tags=["devices"])
 
 
@@ -140,7 +139,7 @@ async def change_state(
     """Activate, suspend or retire a terminal; its sessions end with its right to order."""
     services = services_of(request)
     if device not in services.catalogue.snapshot.devices:
-        raise Problem(404, "UNKNOWN_DEVICE", f"There is no device {device}.")
+        raise Problem(404, "unknown_device", f"There is no device {device}.")
 
     def change(database: Database) -> dict[str, Any]:
         before = admin.change_device(

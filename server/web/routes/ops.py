@@ -50,22 +50,22 @@ async def post_op(
     device = str(caller.device)
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != COSE:
-        raise Problem(415, "UNSUPPORTED_MEDIA_TYPE", f"An op-frame is sent as {COSE}.")
+        raise Problem(415, "unsupported_media_type", f"An op-frame is sent as {COSE}.")
     verdict = await services.limiter.take("device", device)
     note_limit(request.scope["state"], verdict)
     if not verdict.allowed:
         raise refuse_limited(verdict)
     frame = await request.body()
     if len(frame) > OP_MAX_BYTES:
-        raise Problem(413, "TOO_LARGE", f"An op-frame has at most {OP_MAX_BYTES} bytes.")
+        raise Problem(413, "too_large", f"An op-frame has at most {OP_MAX_BYTES} bytes.")
     if await services.reads.run(_kid, services.site, device) != bytes.fromhex(tableside_kid):
         services.observations.refuse(device, "http_wrong_kid")
-        raise Problem(403, "WRONG_KEY", "Tableside-Kid is not the key of this token's device.")
+        raise Problem(403, "wrong_key", "Tableside-Kid is not the key of this token's device.")
     return Response(await _apply(services, device, frame), media_type=COSE)
 
 
 async def _apply(services: Services, device: str, frame: bytes) -> bytes:
-    """The reply-frame or hint. Raises: Problem(FRAME_REFUSED, STORAGE, TIMEOUT)."""
+    """The reply-frame or hint. Raises: Problem(frame_refused, storage, timeout)."""
     settled: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     answers: list[bytes] = []
 
@@ -78,14 +78,14 @@ async def _apply(services: Services, device: str, frame: bytes) -> bytes:
         stored = await asyncio.wait_for(settled, COMMIT_TIMEOUT_S)
     except TimeoutError:
         raise Problem(
-            504, "TIMEOUT", "Not committed in time; send the same frame again.", headers={"Retry-After": "1"}
+            504, "timeout", "Not committed in time; send the same frame again.", headers={"Retry-After": "1"}
         ) from None
     if not stored:
         raise Problem(
-            503, "STORAGE", "Nothing was stored; send the same frame again.", headers={"Retry-After": "5"}
+            503, "storage", "Nothing was stored; send the same frame again.", headers={"Retry-After": "5"}
         )
     if not answers:
-        raise Problem(422, "FRAME_REFUSED", "The frame is not one this server can take.")
+        raise Problem(422, "frame_refused", "The frame is not one this server can take.")
     return answers[0]
 
 

@@ -114,13 +114,13 @@ async def readyz(request: Request) -> Health:
     """The server can commit and has a menu: terminals and calls will be served."""
     services = services_of(request)
     if services.catalogue.snapshot.current is None:
-        raise Problem(503, "NOT_READY", "No menu is published yet.", headers={"Retry-After": "5"})
+        raise Problem(503, "not_ready", "No menu is published yet.", headers={"Retry-After": "5"})
     try:
         async with asyncio.timeout(READY_TIMEOUT_S):
             await services.writer.run(_probe)
     except (TimeoutError, QueueFull, StorageError):
         raise Problem(
-            503, "NOT_READY", "The database does not commit now.", headers={"Retry-After": "5"}
+            503, "not_ready", "The database does not commit now.", headers={"Retry-After": "5"}
         ) from None
     return Health(status="ready")
 
@@ -168,7 +168,7 @@ async def menu(
     services = services_of(request)
     current = services.catalogue.snapshot.current
     if current is None:
-        raise Problem(404, "NO_MENU", "No menu is published yet.")
+        raise Problem(404, "no_menu", "No menu is published yet.")
     signed = COSE in (accept or "")
     etag = f'"{current.hash.hex()}{"-cose" if signed else ""}"'
     headers = {"ETag": etag, "Cache-Control": "no-cache", "Vary": "Accept"}
