@@ -167,12 +167,17 @@ def _source(name: str) -> str:
 
 
 @cache
+def _compiler() -> Path:
+    return mpy_cross()
+
+
+@cache
 def _compile(source: str, path: str, hardware: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         text, made = Path(folder, "module.py"), Path(folder, "module.mpy")
         text.write_text(source)
         done = subprocess.run(
-            [mpy_cross(), *_ARCHITECTURE[hardware], "-s", path, "-o", made, text],
+            [_compiler(), *_ARCHITECTURE[hardware], "-s", path, "-o", made, text],
             capture_output=True,
             check=False,
         )

@@ -33,8 +33,9 @@ _REF_BYTES = const(8)
 
 
 class OtaAgent:
-    # board: .root, .hardware, .region(), .image_version, .stats(), .instret(); root_key: the PublicKey that vouches for release
-    # keys. site: this restaurant; slot: name of the running slot; version: the running application's.
+    # board: .root, .hardware, .region(), .image_version, .stats(), .instret(). root_key: the PublicKey that
+    # vouches for release keys. site: this restaurant; slot: name of the running slot; version: the running
+    # application's.
     # send(kind, payload) -> bool: publish below o/<site>/<device>/ota/; False when that is not possible
     # now. report(dict): for the console. reboot(): restart the board; the order journal must be safe by
     # then.
