@@ -52,12 +52,12 @@ def add_parser(programs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     mutants = verbs.add_parser(
         "mutants",
         help="plant known bugs and see that each is caught",
-        description="Plants one bug after the other into a copy of the system and looks whether it is caught.",
+        description="Plants one bug after the other into server or firmware and looks what notices it.",
         epilog="example: tableside sim mutants --budget 120",
     )
     mutants.add_argument(
         "--budget", type=_days, default=DEFAULT_BUDGET_S, metavar="T",
-        help=f"seconds for all bugs together (default: {DEFAULT_BUDGET_S:g})",
+        help=f"seconds of computing for all bugs together, on two cores (default: {DEFAULT_BUDGET_S:g})",
     )  # fmt: skip
     mutants.add_argument("--only", metavar="NAMES", help="comma-separated bugs (default: all)")
     mutants.add_argument("--json", metavar="FILE", type=Path, help="write the table as JSON")

@@ -18,8 +18,8 @@ HOT = FaultPlan(
 )
 
 
-def hot_config(seed: int, duration_s: float = 600.0, terminals: int = 4) -> SimConfig:
-    """One run of ten virtual minutes that ends at the first violation."""
+def hot_config(seed: int, duration_s: float = 240.0, terminals: int = 4) -> SimConfig:
+    """One run of four virtual minutes that ends at the first violation."""
     return SimConfig(
         seed=seed,
         duration_s=duration_s,

@@ -125,7 +125,8 @@ async def _run(
             faults.cancel()
         for task in people:
             task.cancel()
-        settled = await _settle(world, manager)
+        hopeless = config.stop_at_violation and bool(world.journal.violations)
+        settled = False if hopeless else await _settle(world, manager)
         history = await _close(world, settled)
     violations = world.journal.violations + check(history)
     virtual_s = world.loop.time()
@@ -143,7 +144,7 @@ async def _run(
 
 async def _until(world: World, end_s: float, stop_at_violation: bool) -> None:
     while world.loop.time() < end_s:
-        await asyncio.sleep(min(30.0, max(0.001, end_s - world.loop.time())))
+        await asyncio.sleep(min(5.0, max(0.001, end_s - world.loop.time())))
         if stop_at_violation and world.journal.violations:
             return
 
