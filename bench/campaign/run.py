@@ -6,6 +6,9 @@ any number of workers the first n tasks give the same states and the same verdic
 
 from __future__ import annotations
 
+import ctypes
+import signal
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +25,7 @@ from bench.campaign.player import Outcome, Player
 from bench.campaign.world import World
 
 SCHEMA = "tableside.campaign/1"
+_PR_SET_PDEATHSIG = 1
 _AHEAD = 4  # tasks given out for each worker, so that none waits
 
 _player: list[Player] = []  # the one of this worker process
@@ -161,7 +165,14 @@ def _in_order(
 
 
 def _start_worker(world: World) -> None:
+    _die_with_parent()
     _player.append(Player(world))
+
+
+def _die_with_parent() -> None:
+    """A worker whose campaign was killed has nobody to report to (prctl(2))."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _play(task: Task, seed: int) -> list[Played]:

@@ -14,6 +14,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import cbor2
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 from littlefs import LittleFS
 
 from bench import provision, releases
@@ -37,6 +40,8 @@ SERVED_BEFORE = ("one", "two", "three", "four", "five", "old")
 _FLOOR_BELOW = 2  # the floor a release sets lies this far below it
 _ASSET_BYTES = 6000
 _GUESTS = 3
+_RSA_BYTES = 384
+_RSA_EXPONENT = 65537
 OVERSIZED_BYTES = 600_000
 _MAX_LIVES = 8
 _MENU = Menu(
@@ -73,13 +78,23 @@ class World:
     spans: Mapping[str, Sequence[Any]]
     releases: Mapping[str, Release]
     base: bytes
+    powers: Sequence[int] = ()
     goldens: Mapping[str, Golden] = field(default_factory=dict)
     hostile: frozenset[str] = frozenset()
 
     def script(self, offer: str | None, **more: Any) -> dict[str, Any]:
         """The boot option for a life with this release on offer."""
         names = {"other", *([offer] if offer else [])}
-        return {"bundles": {n: self.spans[n] for n in sorted(names)}, "offer": offer, "seed": 7, **more}
+        return {
+            "bundles": {n: self.spans[n] for n in sorted(names)},
+            "offer": offer,
+            "seed": 7,
+            **self._shortcut(),
+            **more,
+        }
+
+    def _shortcut(self) -> dict[str, Any]:
+        return {"powers": list(self.powers)} if self.powers else {}
 
 
 @dataclass(frozen=True)
@@ -118,12 +133,14 @@ def build(binary: Path, seed: int = SEED) -> World:
         spans[name] = [*places, CHUNK_BYTES, bundle.manifest.version]
         if name in bundles:
             known[name] = _release(name, bundle)
+    table = _powers([*bundles.values(), *hostile.values()])
+    powers = _put(served, b"".join(key + value for key, value in table.items()))[0], len(table)
     served += b"\xff" * (-len(served) % SECTOR_BYTES)
     with Machine(binary, bytes(served)) as machine:
-        base = _in_service(machine, World(binary, bytes(served), spans, known, b""))
-        world = World(binary, bytes(served), spans, known, base)
+        base = _in_service(machine, World(binary, bytes(served), spans, known, b"", powers))
+        world = World(binary, bytes(served), spans, known, base, powers)
         goldens = {name: _golden(machine, world, name) for name in ("new", "bad")}
-    return World(binary, bytes(served), spans, known, base, goldens, frozenset(hostile))
+    return World(binary, bytes(served), spans, known, base, powers, goldens, frozenset(hostile))
 
 
 def on(world: World, binary: Path) -> World:
@@ -138,6 +155,25 @@ def _put(served: bytearray, part: bytes) -> list[int]:
     at = FLASH_BYTES + len(served)
     served += part
     return [at, len(part)]
+
+
+def _powers(bundles: Sequence[Bundle]) -> dict[bytes, bytes]:
+    """Every signature of these offers raised to the public exponent (campaign.py, `_know_powers`)."""
+    found = {}
+    for bundle in bundles:
+        for frame in (bundle.offer.manifest_frame, bundle.offer.certificate):
+            base = int.from_bytes(cbor2.loads(frame).value[3], "big")
+            for signer in ("root", "release"):
+                n = _modulus(fixture_signer(signer).spki)
+                key = sha256(n.to_bytes(_RSA_BYTES, "big") + base.to_bytes(_RSA_BYTES, "big")).digest()
+                found[key] = pow(base, _RSA_EXPONENT, n).to_bytes(_RSA_BYTES, "big")
+    return found
+
+
+def _modulus(spki: bytes) -> int:
+    key = load_der_public_key(spki)
+    assert isinstance(key, RSAPublicKey)
+    return key.public_numbers().n
 
 
 def _release(name: str, bundle: Bundle) -> Release:
