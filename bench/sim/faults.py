@@ -77,8 +77,10 @@ class Faults:
                 continue
             self._world.journal.fault("disk_full")
             server.disk.full = True
-            await asyncio.sleep(random.about(4.0))
-            server.disk.full = False
+            try:
+                await asyncio.sleep(random.about(4.0))
+            finally:
+                server.disk.full = False
 
     async def _clock_jumps(self) -> None:
         """The server's wall clock jumps, forwards more often than backwards, and is set right later."""

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import shutil
+import sqlite3
 import tempfile
 import time
 from collections.abc import Callable
@@ -123,6 +124,7 @@ async def _run(
         await _until(world, config.duration_s, config.stop_at_violation)
         if faults is not None:
             faults.cancel()
+            await asyncio.gather(faults, return_exceptions=True)
         for task in people:
             task.cancel()
         hopeless = config.stop_at_violation and bool(world.journal.violations)
@@ -172,7 +174,11 @@ async def _settle(world: World, manager: asyncio.Task[Any]) -> bool:
 
 async def _close(world: World, settled: bool) -> History:
     await world.close()
-    history = read_history(world)
+    try:
+        history = read_history(world)
+    except sqlite3.DatabaseError as error:
+        world.journal.violated("DAMAGED", f"the database cannot be read any more: {error}")
+        return History(finished=False)
     history.finished = settled
     world.journal.event("answers", len(history.answers), sorted(history.stock.items()))
     return history

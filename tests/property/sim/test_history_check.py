@@ -1,0 +1,182 @@
+"""The history checker: silent on every honest history, and loud on every way to spoil one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from hashlib import sha256
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.history.check import CHAIN_START, COMMITTED, SOLD_OUT, check, expected_tax
+from bench.history.events import (
+    Answer,
+    History,
+    Line,
+    MenuPrices,
+    Replied,
+    Reply,
+    Restocked,
+    StoredLine,
+    Submitted,
+)
+
+MENU = MenuPrices({1: 260, 2: 333, 3: 1999}, {11: 50, 12: -30}, {1: 700, 2: 1900, 3: 1900})
+TABLES = ("1", "2")
+SCARCE = 2
+
+orders = st.lists(
+    st.tuples(
+        st.sampled_from(TABLES),
+        st.lists(
+            st.tuples(
+                st.sampled_from(sorted(MENU.items)), st.integers(1, 4),
+                st.lists(st.sampled_from(sorted(MENU.modifiers)), max_size=2).map(tuple),
+            ),
+            min_size=1, max_size=3,
+        ).map(tuple),
+    ),
+    min_size=3, max_size=25,
+)  # fmt: skip
+
+
+def honest(wishes: list[tuple[str, tuple[Line, ...]]]) -> History:
+    """What a faultless site would have done with these wishes, one after the other."""
+    submitted, replied, answers = [], [], []
+    stock, bills = 9, Counter(dict.fromkeys(TABLES, 0))
+    heads = dict.fromkeys(TABLES, CHAIN_START)
+    number = 0
+    for lsn, (table, lines) in enumerate(wishes, 1):
+        op_id, at_s = lsn.to_bytes(12, "big"), float(lsn)
+        total = MENU.total_minor(lines)
+        assert total is not None
+        submitted.append(Submitted(at_s, f"t-{table}", op_id, table, 1, total, lines))
+        wanted = sum(line[1] for line in lines if line[0] == SCARCE)
+        status, arg = (COMMITTED, 0) if wanted <= stock else (SOLD_OUT, SCARCE)
+        told = total if status == COMMITTED else 0
+        if status == COMMITTED:
+            number, stock = number + 1, stock - wanted
+            bills[table] += total
+        op_hash = sha256(op_id).digest()
+        heads[table] = sha256(heads[table] + op_hash + bytes((status,)) + told.to_bytes(4, "big")).digest()
+        reply = Reply(status, arg, number if status == COMMITTED else 0, told, lsn, heads[table])
+        stored = tuple(_stored(line) for line in lines) if status == COMMITTED else ()
+        taxed = tuple(
+            replace(line, tax_minor=tax) for line, tax in zip(stored, expected_tax(MENU, stored), strict=True)
+        )
+        answers.append(Answer(f"t-{table}", op_id, op_hash, reply, table, taxed))
+        replied.append(Replied(at_s + 0.5, f"t-{table}", op_id, reply))
+    return History(
+        submitted=submitted,
+        replied=replied,
+        answers=answers,
+        restocked=[Restocked(0, SCARCE, 9)],
+        stock={SCARCE: stock},
+        seatings={table: (bills[table], heads[table]) for table in TABLES},
+        menus={1: MENU},
+    )
+
+
+def _stored(line: Line) -> StoredLine:
+    item, quantity, modifiers = line
+    unit = MENU.items[item] + sum(MENU.modifiers[modifier] for modifier in modifiers)
+    return StoredLine(item, quantity, modifiers, unit, unit * quantity, 0)
+
+
+@given(orders)
+@settings(max_examples=150, deadline=None)
+def test_an_honest_history_has_no_violation(wishes: list[tuple[str, tuple[Line, ...]]]) -> None:
+    assert check(honest(wishes)) == []
+
+
+def _lose(history: History, at: int) -> str:
+    history.answers = [a for a in history.answers if a.reply.lsn != at]
+    return "LOST_CONFIRMED"
+
+
+def _double(history: History, at: int) -> str:
+    copy = history.answers[at - 1]
+    again = replace(copy, reply=replace(copy.reply, lsn=len(history.answers) + 1))
+    history.answers = [*history.answers, again]
+    return "DOUBLED"
+
+
+def _change_answer(history: History, at: int) -> str:
+    seen = history.replied[at - 1]
+    history.replied = [*history.replied, replace(seen, reply=replace(seen.reply, arg=seen.reply.arg + 1))]
+    return "ANSWER_CHANGED"
+
+
+def _lose_a_cent(history: History, at: int) -> str:
+    table = history.answers[at - 1].table
+    total, head = history.seatings[table]
+    history.seatings = {**history.seatings, table: (total + 1, head)}
+    return "BILL"
+
+
+def _lose_stock(history: History, at: int) -> str:
+    history.stock = {SCARCE: history.stock[SCARCE] - 1}
+    return "STOCK"
+
+
+def _oversell(history: History, at: int) -> str:
+    history.restocked = [Restocked(0, SCARCE, -1)]
+    history.stock = {}
+    return "STOCK"
+
+
+def _forget_queued(history: History, at: int) -> str:
+    extra = replace(history.submitted[at - 1], op_id=b"never seen..", at_s=999.0)
+    history.submitted = [*history.submitted, extra]
+    return "LOST_QUEUED"
+
+
+def _invent(history: History, at: int) -> str:
+    gone = history.answers[at - 1].op_id
+    history.submitted = [op for op in history.submitted if op.op_id != gone]
+    return "NOBODY_ORDERED"
+
+
+def _break_chain(history: History, at: int) -> str:
+    answers = list(history.answers)
+    answers[at - 1] = replace(answers[at - 1], op_hash=bytes(32))
+    history.answers = answers
+    return "CHAIN"
+
+
+def _turn_back_time(history: History, at: int) -> str:
+    early = history.replied[-1]
+    history.replied = [replace(early, at_s=0.1), *history.replied]
+    return "REAL_TIME"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _lose, _double, _change_answer, _lose_a_cent, _lose_stock, _oversell, _forget_queued, _invent,
+        _break_chain, _turn_back_time,
+    ],
+)  # fmt: skip
+@given(wishes=orders, data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_a_spoiled_history_is_noticed(spoil, wishes, data) -> None:  # type: ignore[no-untyped-def]
+    history = honest(wishes)
+    expected = spoil(history, data.draw(st.integers(1, len(wishes))))
+    assert expected in {violation.code for violation in check(history)}
+
+
+@given(wishes=orders, data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_tax_off_by_one_is_noticed(wishes, data) -> None:  # type: ignore[no-untyped-def]
+    history = honest(wishes)
+    committed = [i for i, answer in enumerate(history.answers) if answer.lines]
+    if not committed:
+        return
+    answers = list(history.answers)
+    at = data.draw(st.sampled_from(committed))
+    first, *rest = answers[at].lines
+    answers[at] = replace(answers[at], lines=(replace(first, tax_minor=first.tax_minor + 1), *rest))
+    history.answers = answers
+    assert {violation.code for violation in check(history)} == {"TAX"}
