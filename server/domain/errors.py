@@ -37,7 +37,6 @@ class HouseCode(StrEnum):
     OVERPAID = "overpaid"
     OVER_REFUNDED = "over_refunded"
     REASON_NEEDED = "reason_needed"
-    SOLD_OUT = "sold_out"
 
 
 _INVALID = frozenset({HouseCode.BAD_VALUE, HouseCode.BAD_SPLIT, HouseCode.REASON_NEEDED})
