@@ -321,12 +321,13 @@ def menu_signed_by_another_key_is_refused(rig: Rig) -> None:
     evil = {chunk.index: chunk for chunk in split(frame, old.version + 1)}
     link.rule(DOWN, BEACONS, Change(announcing(rig, sha256(frame).digest())))
     fetched = link.rule(DOWN, MENU_CHUNKS, Change(chunk_change(lambda c: evil.get(c.index, c))))
-    new = publish(rig)
+    since = terminal.console.mark()
+    publish(rig)
     link.fired(fetched, len(evil))
-    terminal.console.event("error", where=lambda data: data["code"] == "MENU_SIGNATURE")
+    terminal.console.event("error", since=since, where=lambda data: data["code"] == "MENU_SIGNATURE")
     keeps(terminal, old)
     link.clear()
-    await_edition(terminal, new)
+    await_edition(terminal, publish(rig))
     good_order_works(rig)
 
 
