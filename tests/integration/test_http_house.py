@@ -1,4 +1,4 @@
-"""An evening over HTTP: book, seat, order, cook, void, move, merge, split, pay, refund - and who may do what."""
+"""An evening over HTTP: book, seat, order, cook, void, move, split, pay, refund - and who may do what."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ WHO_MAY: dict[tuple[str, str], set[str]] = {
     ("PUT", "/v1/items/{item}/stock"): {M, K},
     ("PUT", "/v1/items/{item}/availability"): {M, K},
     ("GET", "/v1/bills/{bill}"): {M, W},
+    ("GET", "/v1/bills/{bill}/evidence"): {M},
     ("POST", "/v1/bills/{bill}/split"): {M, W},
     ("POST", "/v1/bills/{bill}/payments"): {M, W},
     ("POST", "/v1/payments/{payment}/refunds"): {M},
@@ -188,6 +189,8 @@ def test_an_evening(server: BenchServer, api: Api) -> None:
     problem(api.post(refunds, {"amount_minor": 501, "reason": "cold"}), 409, "over_refunded")
     shown = api.get(f"/v1/bills/{bill['bill']}", role="waiter").json()
     assert shown["payments"][0]["refunded_minor"] == 20
+    proof = api.get(f"/v1/bills/{bill['bill']}/evidence").json()
+    assert (proof["bill"], proof["sealed"], proof["total_minor"]) == (bill["bill"], False, 520)
 
     events = api.get("/v1/events", params={"limit": 500}).json()["events"]
     lsns = [event["lsn"] for event in events]
@@ -282,6 +285,13 @@ def test_a_feed_that_may_not_open_is_refused_before_it_begins(
     assert refused.value.response.status_code == status
 
 
+def drain(feed: ClientConnection, api: Api) -> None:
+    """Read for ever, and see to it that there is something to read."""
+    while True:
+        api.post("/v1/tables", {"table": "terrace", "seats": 4})
+        feed.recv(timeout=10)
+
+
 def test_a_revoked_token_ends_its_feed(server: BenchServer, api: Api) -> None:
     made = issue_token(server, "kitchen", name="leaver")
     eventually(
@@ -295,9 +305,7 @@ def test_a_revoked_token_ends_its_feed(server: BenchServer, api: Api) -> None:
         assert feed.subprotocol == "tableside.feed"
         server.admin("tokens", "revoke", made["token_id"])
         with pytest.raises(ConnectionClosed) as closed:
-            while True:
-                api.post("/v1/tables", {"table": "terrace", "seats": 4})
-                feed.recv(timeout=10)
+            drain(feed, api)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 4401
 

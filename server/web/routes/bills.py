@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from server import evidence
 from server.service import views
 from server.web.access import SERVICE, Caller, Role
 from server.web.auth import Allow, Change
@@ -33,6 +34,17 @@ async def bill(request: Request, _: Annotated[Caller, Depends(Allow(*SERVICE))],
     if found is None:
         raise Problem(404, "unknown_bill", f"There is no bill {bill}.")
     return BillView.model_validate(found)
+
+
+@router.get("/v1/bills/{bill}/evidence")
+async def bill_evidence(
+    request: Request, _: Annotated[Caller, Depends(Allow(Role.MANAGER))], bill: Number
+) -> dict[str, Any]:
+    """What a third party needs to check a bill's seal with the terminal's public key alone."""
+    services = services_of(request)
+    if await services.reads.run(views.bill, services.site, bill) is None:
+        raise Problem(404, "unknown_bill", f"There is no bill {bill}.")
+    return await services.reads.run(evidence.collect, services.site, bill)
 
 
 @router.post("/v1/bills/{bill}/split")
