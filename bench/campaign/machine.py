@@ -34,7 +34,8 @@ Script = Mapping[str, Any]
 class Life:
     """One start of the terminal: how it ended, what it told, what it did to the flash.
 
-    `exit_code`: 0 power off, 121.. resets, HUNG if it had to be killed. `record`: the control record it left.
+    `exit_code`: 0 power off, 121.. resets, HUNG if it had to be killed. `record`: the control record it left,
+    if `is_last`; where resets happen inside an emulator, that of the last life after them.
     """
 
     exit_code: int
@@ -42,6 +43,7 @@ class Life:
     console: str
     trace: Trace
     record: Control | None
+    is_last: bool = True
 
     def first(self, name: str) -> Mapping[str, Any] | None:
         """The first event that has this field."""
@@ -108,7 +110,7 @@ class Machine:
         code = _wait(child)
         console = self._said.read_text(errors="replace")
         raw = self._trace.read_bytes() if self._trace.exists() else b""
-        return Life(code, tuple(_events(console)), console, Trace.parse(raw), newest(self._control()))
+        return Life(code, tuple(events(console)), console, Trace.parse(raw), newest(self._control()))
 
     def _control(self) -> bytes:
         with self.flash.open("rb") as file:
@@ -128,7 +130,8 @@ def _wait(child: subprocess.Popen[bytes]) -> int:
     return code if ready else HUNG
 
 
-def _events(console: str) -> list[Mapping[str, Any]]:
+def events(console: str) -> list[Mapping[str, Any]]:
+    """What a console says to the bench."""
     found: list[Mapping[str, Any]] = []
     for line in console.splitlines():
         if line.startswith(_EVENT):

@@ -111,7 +111,8 @@ class Judge:
                 self._files(life, started)
                 self._kept(started, first=number == 0)
                 self._reports(life, started)
-            self._floor(life)
+            if life.is_last:
+                self._floor(life)
             self._orders(life)
             if number == 0 and self._case.refused:
                 self._refusal(life)
@@ -151,6 +152,8 @@ class Judge:
             return
         if version not in (self._old.version, self._offered.version):
             self._fail("G3", f"{version:#x} runs; neither the old nor the offered release")
+        if self._facts.confirmed == self._offered.version and started["trial"]:
+            self._fail("G3", "the new release had confirmed, and is on trial again")
         if self._facts.confirmed == self._offered.version != version:
             self._fail("G3", f"the new release had confirmed, but {version:#x} runs")
 

@@ -120,10 +120,12 @@ class Golden:
         return max(int(n) for n in self.lives[0].all("message"))
 
 
-def build(binary: Path, seed: int = SEED) -> World:
+def build(
+    binary: Path, seed: int = SEED, hardware: str = HARDWARE, machine_type: type[Machine] = Machine
+) -> World:
     """Make the releases and the terminal, run the golden updates. Raises: BenchError."""
-    bundles = _bundles(seed)
-    hostile = _hostile(bundles)
+    bundles = _bundles(seed, hardware)
+    hostile = _hostile(bundles, hardware)
     served = bytearray()
     spans: dict[str, Sequence[Any]] = {}
     known: dict[str, Release] = {}
@@ -136,7 +138,7 @@ def build(binary: Path, seed: int = SEED) -> World:
     table = _powers([*bundles.values(), *hostile.values()])
     powers = _put(served, b"".join(key + value for key, value in table.items()))[0], len(table)
     served += b"\xff" * (-len(served) % SECTOR_BYTES)
-    with Machine(binary, bytes(served)) as machine:
+    with machine_type(binary, bytes(served)) as machine:
         base = _in_service(machine, World(binary, bytes(served), spans, known, b"", powers))
         world = World(binary, bytes(served), spans, known, base, powers)
         goldens = {name: _golden(machine, world, name) for name in ("new", "bad")}
@@ -186,19 +188,19 @@ def _release(name: str, bundle: Bundle) -> Release:
     return Release(name, m.version, m.floor, bundle.hash, files, m.size)
 
 
-def _bundles(seed: int) -> dict[str, Bundle]:
+def _bundles(seed: int, hardware: str) -> dict[str, Bundle]:
     noise = Random(seed)
     made = {}
     for number, name in enumerate((*SERVED_BEFORE, "new", "other", "bad"), start=1):
         version = IMAGE + number
         changed = {"terminal.version": _CRASHES.format(version=version)} if name == "bad" else None
         picture = noise.randbytes(_ASSET_BYTES)
-        content = releases.files(releases.versioned(version, changed), HARDWARE, {f"{name}.bin": picture})
-        made[name] = make(content, version, version - _FLOOR_BELOW)
+        content = releases.files(releases.versioned(version, changed), hardware, {f"{name}.bin": picture})
+        made[name] = make(content, version, version - _FLOOR_BELOW, hardware)
     return made
 
 
-def _hostile(bundles: Mapping[str, Bundle]) -> dict[str, Bundle]:
+def _hostile(bundles: Mapping[str, Bundle], hardware: str) -> dict[str, Bundle]:
     """Offers that must be refused: signed for somebody else, too old, or by the wrong hand."""
     new = bundles["new"].manifest
     at, content = 0, {}
@@ -206,15 +208,15 @@ def _hostile(bundles: Mapping[str, Bundle]) -> dict[str, Bundle]:
         content[file.path] = bundles["new"].data[at : at + file.size]
         at += file.size
     evil, release = fixture_signer("evil-root"), fixture_signer("release")
-    target = Target(HARDWARE, new.version, new.floor, IMAGE, IMAGE)
+    target = Target(hardware, new.version, new.floor, IMAGE, IMAGE)
     honest = certify(fixture_signer("root"), release.spki)
     return {
         "wrong-chip": make(content, new.version, new.floor, hardware="esp32"),
-        "wrong-site": make(content, new.version, new.floor, group="elsewhere"),
+        "wrong-site": make(content, new.version, new.floor, hardware, "elsewhere"),
         "wrong-image": build_bundle(
             content, replace(target, firmware_minimum=IMAGE + 1, firmware_maximum=IMAGE + 9), release, honest
         ),
-        "below-floor": make(content, bundles["old"].manifest.floor - 1, 0),
+        "below-floor": make(content, bundles["old"].manifest.floor - 1, 0, hardware),
         "forged-certificate": build_bundle(
             content, target, release, certify(evil, release.spki), CHUNK_BYTES
         ),
@@ -232,9 +234,7 @@ def _oversized(honest: Bundle, release: Signer) -> Bundle:
     return Bundle(offer, manifest, honest.data)
 
 
-def make(
-    content: Mapping[str, bytes], version: int, floor: int, hardware: str = HARDWARE, group: str = ""
-) -> Bundle:
+def make(content: Mapping[str, bytes], version: int, floor: int, hardware: str, group: str = "") -> Bundle:
     """Sign files as a release for the image at hand."""
     signer = fixture_signer("release")
     certificate = certify(fixture_signer("root"), signer.spki)

@@ -173,6 +173,7 @@ class Peer:
     #   cut: number of the message that the link breaks at (it is lost); after: it still arrives
     #   twice: number of the message that arrives twice
     #   content: what is wrong with the bundle's bytes (see _spoil)
+    #   arm: arguments of _board.cut_at, from the first line on
     #   powers: place and number of signatures that need not be raised again
     #   guests: orders that wait when the link comes; unanswered: they go on waiting
     #   unplug: the power goes before there is a session; hang: the application stops there
@@ -370,6 +371,8 @@ async def run(app):
         pending=_pending(app),
         lost=app.outbox.lost,
     )
+    if "arm" in script:
+        _board.cut_at(*script["arm"])
     if script.get("unplug"):
         _board.poweroff(0)
     while script.get("hang") and app.board.on_trial:

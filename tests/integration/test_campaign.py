@@ -1,0 +1,196 @@
+"""The power-cut campaign: its states are what a power cut leaves, its verdicts repeat, its oracles bite."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench import images
+from bench.campaign import lines, plan, run, world
+from bench.campaign.lines import Fault, Line
+from bench.campaign.machine import Machine
+from bench.campaign.player import Player
+from bench.campaign.run import Tally
+from bench.campaign.trace import FlashState, Step, Tear, Trace, torn
+from bench.campaign.world import World
+from bench.cli.main import main
+from bench.errors import BenchError
+from bench.mutants import ota
+
+POWER_CUT = 120
+
+
+@pytest.fixture(scope="module")
+def place() -> World:
+    return world.build(images.build("process").path)
+
+
+@pytest.fixture
+def player(place: World) -> Iterator[Player]:
+    with Player(place) as made:
+        yield made
+
+
+def tally(place: World, tasks: list[plan.Task], workers: int) -> Tally:
+    return run.campaign(place, 1, tasks, workers)
+
+
+# ---------------------------------------------------------------- the model
+
+
+def test_a_torn_program_keeps_its_prefix_and_never_sets_a_bit() -> None:
+    before = bytes([0xF0] * 8)
+    step = Step(0, bytes([0x10] * 8))
+    assert torn(step, before, Tear(3)).data == bytes([0x10] * 3 + [0xF0] * 5)
+    for seed in range(1, 50):
+        partly = torn(step, before, Tear(0, seed)).data
+        assert all(byte & 0x10 == 0x10 and byte & ~0xF0 == 0 for byte in partly)
+
+
+def test_a_hash_names_the_contents_however_they_came_about() -> None:
+    blank = FlashState(b"\xff" * 0x200000)
+    one = FlashState.copy_of(blank)
+    one.apply([Step(512, b"abcd"), Step(4096, b"wxyz")])
+    other = FlashState(bytes(one.data))
+    assert one.hash == other.hash != blank.hash
+    assert blank.hash_with(Step(512, b"abcd")) != one.hash
+    one.apply([Step(4096, b"\xff" * 256)])
+    assert one.hash == blank.hash_with(Step(512, b"abcd"))
+
+
+def test_a_barrier_ends_a_sync_group() -> None:
+    steps = tuple(Step(n * 256, b"data") for n in range(5))
+    assert Trace(steps, (2, 3)).groups() == [range(0, 2), range(3, 5)]
+
+
+@pytest.mark.parametrize("tear", [Tear(-1), Tear(0), Tear(7), Tear(0, 99), Tear(13, 4711)])
+def test_a_state_made_from_the_trace_is_what_a_power_cut_leaves(place: World, tear: Tear) -> None:
+    golden = place.goldens["new"]
+    first = golden.lives[0].first("started")
+    assert first is not None
+    for ahead in (1, 40, 111):
+        number = int(first["at"]) + ahead - 1
+        with Machine(place.binary, place.served) as machine:
+            machine.load(place.base)
+            script = place.script("new", orders=[4, 13], answers=[8], arm=[ahead, tear.keep, tear.seed])
+            assert machine.live(script).exit_code == POWER_CUT
+            left = machine.image()
+        made = FlashState(place.base)
+        made.apply(golden.trace.steps[:number])
+        if tear.keep >= 0:
+            made.apply([made.torn(golden.trace.steps[number], tear)])
+        assert made.data == left
+
+
+# ---------------------------------------------------------------- lines
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "new cut=137",
+        "new cut=137:keep=9:seed=4 cut=12",
+        "bad lose=5:seed=3",
+        "new cut=137 rot=1048576",
+        "new link=7:after",
+        "new content=wrong-chip",
+    ],
+)
+def test_a_line_reads_back_as_it_was_written(text: str) -> None:
+    assert str(lines.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "new cut", "new cut=x", "new cut=1:depth=3", "new bite=4"])
+def test_a_line_that_is_none_is_refused_with_a_sentence(text: str) -> None:
+    with pytest.raises(BenchError, match="no line of the campaign"):
+        lines.parse(text)
+
+
+# ---------------------------------------------------------------- playing
+
+
+def test_a_sample_of_every_kind_of_fault_is_survived(place: World) -> None:
+    tasks = plan.tasks(place, 1, 1)
+    kinds: dict[str, plan.Task] = {}
+    for task in tasks:
+        kinds.setdefault(f"{task.line.golden} {task.line.faults[-1].kind} {task.line.is_torn}", task)
+    played = tally(place, list(kinds.values()), 2)
+    assert [(str(one.line), one.failures) for one in played.failed] == []
+    result = played.to_json()
+    for name in ("cuts", "torn", "second_cuts", "link_cuts", "content_faults", "bit_rot", "plug_pulls"):
+        assert result[name] > 0, name
+
+
+def test_every_offer_that_must_be_refused_is(place: World) -> None:
+    tasks = [plan.Task(Line("new", (Fault(lines.CONTENT, name=name),)), 0) for name in sorted(place.hostile)]
+    assert len(tasks) >= 7
+    assert tally(place, tasks, 2).failed == []
+
+
+def test_the_number_of_workers_changes_nothing(place: World) -> None:
+    tasks = [task for task in plan.tasks(place, 3, 1) if task.seconds == 1][:4]
+    alone, together = (tally(place, tasks, workers).to_json() for workers in (1, 2))
+    for result in (alone, together):
+        del result["seconds"], result["states_per_s"]
+    assert alone == together
+
+
+def test_the_same_seed_plans_the_same_campaign(place: World) -> None:
+    assert plan.tasks(place, 5, 1) == plan.tasks(place, 5, 1) != plan.tasks(place, 6, 1)
+
+
+def test_a_line_behind_the_end_of_the_update_is_refused(player: Player) -> None:
+    with pytest.raises(BenchError, match="lies behind"):
+        player.play(lines.parse("new cut=99999"))
+
+
+# ---------------------------------------------------------------- planted bugs
+
+
+def test_every_planted_bug_changes_code_that_is_there() -> None:
+    assert len({mutant.name for mutant in ota.MUTANTS}) == len(ota.MUTANTS) >= 15
+    for mutant in ota.MUTANTS:
+        compile(mutant.source(), mutant.file, "exec")
+
+
+def test_a_planted_bug_is_caught(place: World) -> None:
+    bug = next(mutant for mutant in ota.MUTANTS if mutant.name == "hardware and site not checked")
+    assert ota.find(bug, place, 1, 30, lambda text: None)["caught"]
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_a_replay_shows_the_console_and_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "campaign", "--replay", "new cut=100"]) == 0
+    shown = capsys.readouterr().out
+    assert '"ended": ' in shown
+    assert "new cut=100: 2 starts, 0 failures" in shown
+
+
+def test_an_exported_state_is_a_flash_image(tmp_path: Path, place: World) -> None:
+    file = tmp_path / "state.img"
+    assert main(["bench", "campaign", "--export", "new cut=100:keep=5", str(file)]) == 0
+    wanted = FlashState(place.base)
+    steps = place.goldens["new"].trace.steps
+    wanted.apply([*steps[:100]])
+    wanted.apply([wanted.torn(steps[100], Tear(5))])
+    assert file.read_bytes() == wanted.data
+
+
+def test_bad_lines_end_in_a_sentence_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "campaign", "--replay", "nonsense=1 x"]) == 2
+    assert "no line of the campaign" in capsys.readouterr().err
+
+
+def test_a_budget_ends_a_campaign_and_the_json_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "campaign.json"
+    assert main(["bench", "campaign", "--budget", "2s", "--seed", "1", "--json", str(file)]) == 0
+    result = json.loads(file.read_text())
+    assert result["schema"] == "tableside.campaign/1"
+    assert result["states"] > 0
+    assert result["failures"] == 0
+    assert result["complete"] is False
