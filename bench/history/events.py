@@ -27,7 +27,7 @@ class StoredLine:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A guest ordered; ``told`` is False where the power failed before "queued" was shown."""
+    """A guest asked for something; ``told`` is False where the power failed before "queued" was shown."""
 
     at_s: float
     device: str
@@ -37,6 +37,8 @@ class Submitted:
     total_minor: int
     lines: tuple[Line, ...]
     told: bool = True
+    kind: str = "order"  # or "change", "cancel" (both of ``target``), "call"
+    target: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +75,25 @@ class Restocked:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A stored answer, with the committed order's lines (empty otherwise)."""
+    """A stored answer and the table of its seating."""
 
     device: str
     op_id: bytes
     op_hash: bytes
     reply: Reply
     table: str = ""
-    lines: tuple[StoredLine, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOrder:
+    """An order as it is stored now, with the lines that were not cancelled."""
+
+    number: int
+    device: str
+    op_id: bytes
+    table: str
+    total_minor: int
+    lines: tuple[StoredLine, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +111,7 @@ class History:
     submitted: Sequence[Submitted] = ()
     replied: Sequence[Replied] = ()
     answers: Sequence[Answer] = ()
+    orders: Sequence[StoredOrder] = ()
     restocked: Sequence[Restocked] = ()
     stock: Mapping[int, int] = field(default_factory=dict)
     seatings: Mapping[str, tuple[int, bytes]] = field(default_factory=dict)

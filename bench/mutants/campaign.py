@@ -20,6 +20,7 @@ WORKERS = 2
 SHORTEST_S = 5.0  # one short run fits
 WAIT_FACTOR = 12.0  # a busy machine may take this many times as long as the computing itself
 SEEDS = 20
+SIMULATOR_FAULT = "SIMULATION"  # the simulator itself failed: that catches nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,8 @@ def judge(mutant: Mutant, budget_s: float) -> tuple[bool, str]:
         result = run.simulate(hot.hot_config(seed))
         if result.violations:
             first = result.violations[0]
+            if first.code == SIMULATOR_FAULT:
+                raise RuntimeError(first.text)
             return True, f"sim seed {seed}: {first.code}"
         if time.process_time() - begun > budget_s:
             return False, f"{seed} simulated runs saw nothing"

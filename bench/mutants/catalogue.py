@@ -12,6 +12,7 @@ WRITER = "server.storage.writer"
 DATABASE = "server.storage.database"
 PRICING = "server.ordering.pricing"
 STOCK = "server.ordering.stock"
+REQUESTS = "server.ordering.requests"
 OUTBOX = "terminal.outbox"
 SENDER = "terminal.sender"
 RATE_LIMIT_LINES = (
@@ -237,6 +238,27 @@ MUTANTS: tuple[Mutant, ...] = (
         STOCK,
         "        wanted[line.item] += line.quantity\n",
         "        wanted[line.item] = line.quantity\n",
+    ),
+    _mutant(
+        "change_keeps_the_old_stock",
+        "a changed order takes its new pieces and does not give back the old ones",
+        REQUESTS,
+        "    more.subtract(target.pieces)\n",
+        "",
+    ),
+    _mutant(
+        "cancel_keeps_the_bill",
+        "a cancelled order stays on the bill",
+        REQUESTS,
+        "        delta_minor=-target.total_minor,\n",
+        "        delta_minor=0,\n",
+    ),
+    _mutant(
+        "change_loses_a_line",
+        "the last of several new lines is lost",
+        REQUESTS,
+        "target.order_number, order.lines, first=target.next_line",
+        "target.order_number, order.lines[: max(1, len(order.lines) - 1)], first=target.next_line",
     ),
     _mutant(
         "bill_forgets_an_order",

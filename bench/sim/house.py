@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 COUNTED = (1, 3, 20)  # items that can sell out
 RESTOCK_NOTE = "sim-restock"
+_COUNTED_AS = {"order": "orders", "change": "changes", "cancel": "cancels", "call": "calls"}
 
 
 def demo_menu() -> Menu:
@@ -70,6 +71,7 @@ class Guests:
         self._terminal = terminal
         self._every_s = every_s
         self._random = world.random.fork(f"guests-{terminal.number}")
+        self._ordered: list[bytes] = []
 
     async def run(self) -> None:
         """Order until cancelled."""
@@ -79,29 +81,52 @@ class Guests:
                 wait_s = 0.001  # two orders at once
             await asyncio.sleep(wait_s)
             if self._terminal.running:
-                self._order()
+                self._ask()
 
-    def _order(self) -> None:
+    def _ask(self) -> None:
+        """One thing a guest wants: mostly an order, now and then something about an older one."""
         world, terminal = self._world, self._terminal
         app = terminal.app
         info = app.menu.current()
         menu = world.menus.get(info.version) if info is not None else None
         if menu is None:
             return
-        lines = order_lines(menu, self._random)
+        kind = self._random.draw.choices(("order", "change", "cancel", "call"), (85, 8, 4, 3))[0]
+        target = self._random.draw.choice(self._ordered) if self._ordered else b""
+        if not hasattr(app, "requests") or (not target and kind in ("change", "cancel")):
+            kind = "order"  # a firmware that takes orders only, or nothing to change yet
+        lines = order_lines(menu, self._random) if kind in ("order", "change") else []
         table = app.ui.table
         try:
-            op_id, total = app.submit(lines)
+            op_id, total = self._submit(app, kind, lines, target)
         except firmware.module("terminal.flashlog").StorageError as error:
             world.journal.event("turned_away", terminal.device, error.code)
             world.journal.operations["turned_away"] += 1
             return
         told = terminal.machine.alive
         wanted = tuple((item, quantity, tuple(chosen)) for item, quantity, chosen in lines)
-        op = Submitted(world.loop.time(), terminal.device, op_id, table, info.version, total, wanted, told)
-        world.submitted.append(op)
-        world.journal.operations["orders"] += 1
-        world.journal.event("order", terminal.device, op_id.hex(), total, wanted, told)
+        about = target if kind in ("change", "cancel") else b""
+        now_s = world.loop.time()
+        world.submitted.append(
+            Submitted(now_s, terminal.device, op_id, table, info.version, total, wanted, told, kind, about)
+        )
+        if kind == "order":
+            self._ordered = [*self._ordered[-4:], op_id]
+        world.journal.operations[_COUNTED_AS[kind]] += 1
+        world.journal.event(kind, terminal.device, op_id.hex(), total, wanted, about.hex(), told)
+
+    @staticmethod
+    def _submit(app: Any, kind: str, lines: list[list[Any]], target: bytes) -> tuple[bytes, int]:
+        """(op id, total shown). Raises: the firmware's StorageError."""
+        if kind == "order":
+            op_id, total = app.submit(lines)
+        elif kind == "change":
+            op_id, total = app.requests().change(target.hex(), lines)
+        elif kind == "cancel":
+            op_id, total = app.requests().cancel(target.hex()), 0
+        else:
+            op_id, total = app.requests().call(3), 0
+        return bytes(op_id), int(total)
 
 
 class Office:
@@ -112,11 +137,11 @@ class Office:
         self._random = world.random.fork("office")
         self._restocks = 0
 
-    async def kitchen(self, every_s: float) -> None:
+    async def kitchen(self, every_s: float, most: int) -> None:
         """Restock counted items."""
         while True:
             await asyncio.sleep(self._random.about(every_s))
-            self.restock(self._random.draw.choice(COUNTED), self._random.draw.randrange(5, 60))
+            self.restock(self._random.draw.choice(COUNTED), self._random.draw.randrange(1, most))
 
     async def chef(self, every_s: float) -> None:
         """Publish menus with other prices."""

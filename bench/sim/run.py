@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.history.check import check
-from bench.history.events import Answer, History, Reply, Restocked, StoredLine, Violation
+from bench.history.events import Answer, History, Reply, Restocked, StoredLine, StoredOrder, Violation
 from bench.sim import house
 from bench.sim.clock import VirtualLoop
 from bench.sim.faults import FaultPlan, Faults
@@ -25,6 +25,7 @@ from bench.sim.world import World
 SCHEMA = "tableside.sim/1"
 SETTLE_WITHIN_S = 3600.0
 DAY_S = 86_400.0
+CANCELLED_LINE = 4  # as order_line.state stores it
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class SimConfig:
     terminals: int = 20
     order_every_s: float = 20.0
     restock_every_s: float = 120.0
+    restock_most: int = 60
+    opening_stock: int = 200
     menu_every_s: float = 1800.0
     suspend_every_s: float = 2400.0
     faults: FaultPlan | None = field(default_factory=FaultPlan)
@@ -112,12 +115,12 @@ async def _run(
 ) -> SimResult:
     world = World(config.seed, folder, trace)
     with installed(world.network):
-        await world.open(config.terminals)
+        await world.open(config.terminals, config.opening_stock)
         people = [
             world.start(house.Guests(world, terminal, config.order_every_s).run())
             for terminal in world.terminals
         ]
-        people.append(world.start(world.office.kitchen(config.restock_every_s)))
+        people.append(world.start(world.office.kitchen(config.restock_every_s, config.restock_most)))
         people.append(world.start(world.office.chef(config.menu_every_s)))
         manager = world.start(world.office.manager(config.suspend_every_s))
         faults = world.start(Faults(world, config.faults).run()) if config.faults is not None else None
@@ -189,18 +192,23 @@ def read_history(world: World) -> History:
     lines: dict[int, list[StoredLine]] = {}
     for number, item, quantity, modifiers, unit, total, tax in world.read(
         "SELECT order_number, item, quantity, modifiers, unit_minor, total_minor, tax_minor FROM order_line "
-        "ORDER BY order_number, line"
+        f"WHERE state <> {CANCELLED_LINE} ORDER BY order_number, line"
     ):
         chosen = tuple(int(modifier) for modifier in modifiers.split(",") if modifier)
         lines.setdefault(number, []).append(StoredLine(item, quantity, chosen, unit, total, tax))
+    orders = [
+        StoredOrder(number, device, op_id, table, total, tuple(lines.get(number, ())))
+        for number, device, op_id, table, total in world.read(
+            "SELECT order_number, device, op_id, table_id, total_minor FROM orders ORDER BY order_number"
+        )
+    ]
     answers = [
-        Answer(device, op_id, op_hash, Reply(status, arg, number, total, lsn, chain), table,
-               tuple(lines.get(number, ())))
+        Answer(device, op_id, op_hash, Reply(status, arg, number, total, lsn, chain), table)
         for device, op_id, op_hash, status, arg, number, total, lsn, chain, table in world.read(
             "SELECT a.device, a.op_id, a.op_hash, a.status, a.arg, a.order_number, a.total_minor, a.lsn, "
             "a.chain, s.table_id FROM answer a JOIN seating s ON s.id = a.seating ORDER BY a.lsn"
         )
-    ]  # fmt: skip
+    ]
     notes = world.read(f"SELECT name, value FROM meta WHERE name LIKE '{house.RESTOCK_NOTE}-%'")
     known = {int(name.rpartition("-")[2]) for name, _ in notes}
     for lost in sorted(world.confirmed_restocks - known):
@@ -217,6 +225,7 @@ def read_history(world: World) -> History:
         submitted=world.submitted,
         replied=world.replied,
         answers=answers,
+        orders=orders,
         restocked=restocked,
         stock=dict(world.read("SELECT item, count FROM stock")),
         seatings=seatings,

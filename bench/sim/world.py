@@ -27,7 +27,6 @@ from server.wire.menus import Menu
 from server.wire.rsa import spki_of
 
 SITE = "demo"
-OPENING_STOCK = 200
 # Tight enough that two quick orders of one terminal may meet them.
 LIMITS = Limits(op_device=Rate(1.0, 2.0), hello_device=Rate(0.5, 5.0))
 
@@ -58,7 +57,7 @@ class World:
 
     # ------------------------------------------------------------------ beginning and end
 
-    async def open(self, terminals: int) -> None:
+    async def open(self, terminals: int, opening_stock: int) -> None:
         """Make the site, start the server, switch every terminal on."""
         self._make_terminals(terminals)
         keys.make_site_keys(self._keys, SITE, EPOCH_S)
@@ -81,7 +80,7 @@ class World:
         people = house.Office(self)
         self.office = people
         for item in house.COUNTED:
-            people.restock(item, OPENING_STOCK)
+            people.restock(item, opening_stock)
         await asyncio.sleep(1.0)  # the server looks for changes five times a second
         for terminal in self.terminals:
             terminal.power_on()
