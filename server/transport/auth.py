@@ -3,7 +3,8 @@
 scrypt is slow on purpose, and after a power cut every terminal of a house reconnects at once: a password
 that was verified is remembered as an HMAC under a key of this process, so it costs microseconds the next
 time. Hashing happens in one worker thread and is rate limited, so a guesser neither blocks the loop nor the
-terminals whose passwords are known.
+terminals whose passwords are known. At most ``MAX_WAITING`` hashes wait: when thousands of terminals come
+back at once, the others are told to come again, instead of waiting until they have given up themselves.
 """
 
 from __future__ import annotations
@@ -21,6 +22,13 @@ from server.transport.limits import RateLimiter
 _N, _R, _P = 1 << 13, 8, 1
 _SALT_BYTES = 16
 _UNKNOWN = ""
+MAX_WAITING = 64
+
+
+class LoginsBusy(Exception):
+    """Too many passwords are being checked: come again soon."""
+
+    code = "logins_busy"
 
 
 def hash_password(password: str, salt: bytes | None = None) -> str:
@@ -50,20 +58,27 @@ class Authenticator:
         self._executor = executor
         self._key = os.urandom(32)
         self._verified: dict[str, tuple[str, bytes]] = {}
+        self.waiting = 0
 
     async def __call__(self, device: str, password: str) -> bool:
-        """Whether ``device`` is active and this is its password."""
+        """Whether ``device`` is active and this is its password. Raises: LoginsBusy."""
         known = self._catalogue.snapshot.devices.get(device)
         tag = hmac.digest(self._key, f"{device}\0{password}".encode(), "sha256")
         if known is not None:
             stored, verified = self._verified.get(device, ("", b""))
             if stored == known.password_hash and hmac.compare_digest(verified, tag):
                 return known.state is DeviceState.ACTIVE
+        if self.waiting >= MAX_WAITING:
+            raise LoginsBusy
         if self._limiter.login(_UNKNOWN if known is None else device) > 0:
             return False
         against = known.password_hash if known is not None else _DUMMY
         loop = asyncio.get_running_loop()
-        right = await loop.run_in_executor(self._executor, verify_password, against, password)
+        self.waiting += 1
+        try:
+            right = await loop.run_in_executor(self._executor, verify_password, against, password)
+        finally:
+            self.waiting -= 1
         if known is None or not right:
             return False
         self._verified[device] = (known.password_hash, tag)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from server.transport import connect as handshake
 from server.transport.acl import STATE, may_subscribe, own_topic
+from server.transport.auth import LoginsBusy
 from server.transport.mqtt import (
     CONNECT,
     DISCONNECT,
@@ -115,7 +116,12 @@ class Connection:
         if not wish.client_id or wish.client_id != wish.username:
             broker.refuse("", "mqtt_client_is_not_user")
             return handshake.BAD_IDENTIFIER
-        if not await broker.authenticate(wish.client_id, wish.password):
+        try:
+            welcome = await broker.authenticate(wish.client_id, wish.password)
+        except LoginsBusy:
+            broker.refuse("", "mqtt_logins_busy")
+            return handshake.UNAVAILABLE
+        if not welcome:
             broker.refuse("", "mqtt_bad_login")
             return handshake.NOT_AUTHORISED
         if wish.will is not None and own_topic(broker.site, wish.client_id, wish.will.topic) != STATE:
