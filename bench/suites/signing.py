@@ -787,3 +787,6 @@ def a_rotated_server_key_is_accepted(rig: Rig) -> str:
 def the_server_never_lost_its_temper(rig: Rig) -> None:
     """After all of this the server's log has no traceback."""
     check("Traceback" not in rig.server.log_text(), "there is a traceback in the server's log")
+
+
+import bench.suites.signing_more  # noqa: E402, F401 - the suite's other cases register themselves

@@ -87,6 +87,8 @@ def instructions_per_signed_order(rig: Rig) -> str:
     campaign(terminal, 20, window=WINDOW)
     with_journal = _cost(rig, terminal, "journaled_order", True)
     _cost(rig, terminal, "order_without_journal", False, limit=None)
+    chained = campaign(terminal, ORDERS, window=WINDOW, chain=True)["instret"] / ORDERS
+    rig.measure("order_with_bill_chain_instructions", chained, "instructions", note="the limit excludes it")
     implied = MIPS * 1e6 / with_journal
     rig.measure("implied_orders_per_s_at_125_mips", implied, "1/s", IMPLIED_RATE_LIMIT, note=SEED_RATE)
     return f"{with_journal:,.0f} instructions an order, {implied:.0f} orders/s at {MIPS} MIPS ({SEED_RATE})"

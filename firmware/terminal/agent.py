@@ -1,9 +1,10 @@
 # What only a bench may do to a terminal; this file is left out of production images.
 #
 # Adds machine commands to the console:
-#   throughput {n, window?, journal?, lines?, rate?}
+#   throughput {n, window?, journal?, lines?, rate?, chain?}
 #       n orders through the real path, closed loop with `window` outstanding, or open loop at `rate` a
-#       second; lines: 1, 3 or 6. -> instret, idle_us, elapsed_us, statuses, publish_bytes, resent, repeated,
+#       second; lines: 1, 3 or 6; chain: with the bill's hash chain.
+#       -> instret, idle_us, elapsed_us, statuses, publish_bytes, resent, repeated,
 #       latency [[below_us, count], ...] from the scheduled time
 #   listen {n, ms?}               counts down-link messages -> n; `timed` of them took elapsed_us, instret
 #   mark                          instret, idle_us, us: counters now
@@ -184,7 +185,7 @@ class _NoJournal:
 
 
 # One measured run of orders. It drives the application's own sender, outbox, session and client; what it
-# leaves out is the screen model and the console's events.
+# leaves out is the screen model, the console's events and, unless asked for, the chain under the bill's seal.
 class Run:
     def __init__(self, app, request):
         self._app = app
@@ -193,6 +194,7 @@ class Run:
         self._rate = request.get("rate", 0)
         self._lines = _ORDERS[request.get("lines", 1)]
         self._journal = request.get("journal", True)
+        self._chain = request.get("chain", False)
         self._total = app.menu.total(self._lines)
         self._made = 0
         self._begun_us = array("i", bytes(4 * 256))  # when it was due, ticks in us, by the op's number
@@ -220,6 +222,7 @@ class Run:
         self._next_op_id = app.outbox.next_op_id
         self._make_next = self._make
         sender.on_final = self._on_final
+        sender.keeps_chain = self._chain
         sender.credit = self._window if not self._rate else before[1]
         sender.use(outbox)
         gc.collect()
@@ -235,6 +238,7 @@ class Run:
         finally:
             answer = _difference(start, app.board)
             sender.on_final, sender.credit = before[0], before[1]
+            sender.keeps_chain = True
             sender.use(app.outbox)
         refused = sum([n for status, n in self._refusals.items() if status != "timeout"])
         committed = self._refusals[COMMITTED] = self._finals - refused

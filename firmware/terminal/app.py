@@ -18,7 +18,8 @@ from terminal.mqtt import Client, Full
 from terminal.ota.hook import Updates
 from terminal.outbox import Outbox
 from terminal.sender import Sender
-from terminal.session import ESTABLISHED, Session
+from terminal.session import ESTABLISHED, HELLO_SENT, Session
+from terminal.tally import Tally
 from terminal.ui import Ui
 from terminal.version import VERSION
 from terminal.version import text as version_text
@@ -35,6 +36,8 @@ except ImportError:  # an image without a frozen root: the provisioning record's
 _WATCHDOG_MS = const(8000)
 _FEED_MS = const(1000)
 _KEEPALIVE_S = const(15)
+_TELEMETRY_S = const(300)
+_MOST_EARLY = const(4)
 
 
 # What the loader tells the application through the board object; a terminal that was started without it is
@@ -72,10 +75,15 @@ class Terminal:
         self.counters = Counters(board.region(regions.COUNTERS))
         self.boots = self.counters.boot()
         self.outbox = Outbox(board.region(regions.JOURNAL), self.boots)
+        self.tally = Tally(self.counters)
+        self.outbox.before_flush = self.tally.save
         self.menu = MenuStore(board.root, self.identity.site, self._verify_menu)
         self.session = Session(self.identity, root, self.counters, board.random, VERSION)
         self.ui = Ui(self.menu, self.identity.table)
         self.changed = asyncio.Event()  # link, menu or an order changed: for those who wait for a state
+        self._notice_seq = 0
+        self._early = []  # notices that came before the session they are of
+        self._requests = None
         self._queued_at = {}  # op id -> ticks, of ops the guest watches
         self.faults = {}  # exception name -> messages that were dropped because their handler failed
         self._connect_parts(root)
@@ -97,13 +105,13 @@ class Terminal:
             self.identity.password.encode(),
             Backoff(random, cap_ms=self.options.get("backoff_ms", 15000)),
             self._on_message,
-            (down + b"/reply", down + b"/hello", down + b"/ota/+", beacon),
+            (down + b"/reply", down + b"/hello", down + b"/notice", down + b"/ota/+", beacon),
             (self._state_topic, encode_presence(0, VERSION, 0, 0)),
             self.options.get("keepalive_s", _KEEPALIVE_S),
             on_fault=self._on_fault,
         )
         self.sender = Sender(
-            self.client, self.session, self.outbox, up + b"/op", self._on_final, self._on_rekey
+            self.client, self.session, self.outbox, self.tally, up + b"/op", self._on_final, self._on_rekey
         )
         self.control = Control(
             self.client,
@@ -136,6 +144,7 @@ class Terminal:
         self.client.protocol.handlers = {
             down + b"/reply": self.sender.on_reply,
             down + b"/hello": self.control.on_hello_answer,
+            down + b"/notice": self._on_notice,
             beacon: self.control.on_beacon,
             down + b"/ota/offer": self.updates.on_offer,
             down + b"/ota/chunk": self.updates.on_chunk,
@@ -180,7 +189,12 @@ class Terminal:
     async def _housekeeping(self):
         watched = self.options.get("watchdog_ms", _WATCHDOG_MS)
         quiet = 0
+        telemetry_s = self.options.get("telemetry_s", _TELEMETRY_S)
+        uptime_s = 0
         while True:
+            uptime_s += 1
+            if telemetry_s and uptime_s % telemetry_s == 0 and self.ui.online:
+                self.requests().telemetry(uptime_s)
             if watched:
                 self.board.wdt_feed()
             replies = self.sender.replies
@@ -230,6 +244,7 @@ class Terminal:
     def _on_session(self, duration_ms):
         accept = self.session.accept
         self.ui.table = accept.table
+        self._notice_seq = 0
         kind = self.control.kind
         instret = self.control.costs[kind] + self.control.costs["accept"]
         sid = _hex(accept.sid)
@@ -237,6 +252,8 @@ class Terminal:
         self._is_online()
         self.sender.restart(accept.window)
         self.updates.prove()
+        while self._early:
+            self._on_notice(self._early.pop(0))
 
     def _on_rekey(self):
         self.control.rekey()
@@ -294,14 +311,49 @@ class Terminal:
         op_id = self.outbox.next_op_id(self.board.random)
         op = encode_order(op_id, table, lines, menu_version, total_minor)
         self.outbox.append(op_id, op)
-        name = _hex(op_id)
+        self.ui.on_queued(_hex(op_id), lines, total_minor, table)
+        self.send(op_id, op)
+        return op_id, total_minor
+
+    # Sends an op that is in the outbox.
+    def send(self, op_id, op):
         self._queued_at[op_id] = ticks_ms()
-        self.ui.on_queued(name, lines, total_minor, table)
-        self.emit("queued", {"op": name})
+        self.emit("queued", {"op": _hex(op_id)})
         self.sender.add(op_id, op)
         self.sender.pump()
         self.client.flush()
-        return op_id, total_minor
+
+    # What a guest may ask for beside orders; loaded when first used.
+    def requests(self):
+        if self._requests is None:
+            from terminal.requests import Requests
+
+            self._requests = Requests(self)
+        return self._requests
+
+    # Something about this table; nothing depends on it, and what is old or not the server's is counted.
+    def _on_notice(self, frame):
+        if self.session.state == HELLO_SENT and len(self._early) < _MOST_EARLY:
+            self._early.append(bytes(frame))  # it may be of the session that is just being made
+            return
+        try:
+            notice = self.requests().open_notice(frame, self._notice_seq)
+        except WireError as error:
+            self.control.refuse(error)
+            return
+        self._notice_seq = notice.seq
+        self.ui.on_notice(notice.kind, notice.table, notice.seating, notice.total_minor, notice.arg)
+        self.changed.set()
+        self.emit(
+            "notice",
+            {
+                "kind": notice.kind,
+                "table": notice.table,
+                "seating": notice.seating,
+                "total": notice.total_minor,
+                "arg": notice.arg,
+            },
+        )
 
     def _on_final(self, op_id, status, arg, order_number, total_minor, lsn):
         name = _hex(op_id)

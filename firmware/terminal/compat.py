@@ -32,6 +32,8 @@ class micropython:
     def viper(function):
         return function
 
+    native = viper
+
 
 def ptr8(buf):
     return memoryview(buf)

@@ -11,11 +11,15 @@
 #   order {lines, table?, menu?, total?}   lines [[item id or words, quantity, [modifier id or words]]] ->
 # op, total add {item, quantity?, modifiers?}  remove {index}  clear  submit    the basket
 #   orders                          ops still in the outbox
+#   change {op, lines, total?}  cancel {op, reason?}  -> op; of an order, by its op id
+#   waiter {reason?}  bill {shares?, tender?}  pay       -> op; pay seals the bill that was asked for
+#   claim                           what pay would seal
+#   telemetry                       sends the terminal's own figures once
 #   wait {for: "online"|"idle"|"menu", ms}   answers when it is so, or with TIMEOUT
 #   drop                            closes the connection to the broker (it comes back)
 #   reboot, repl, hang              restart; leave to the MicroPython prompt; stop yielding (the watchdog's
 # case) and, in a bench image, what agent.py adds. Events are lines `@<name> {...}`: boot, ready, online,
-# offline, session, menu, queued, reply, ota, error.
+# offline, session, menu, queued, reply, notice, ota, error.
 import asyncio
 import json
 import sys
@@ -36,6 +40,11 @@ _HELP = (
     'order 2x espresso + 1x "flat white" with oat milk',
     "add, basket, clear, submit   the same in steps",
     "orders                    what became of your orders",
+    "change 1001 2x espresso   replaces what that order consists of",
+    "cancel 1001 [mind | mistake | slow | other]",
+    "waiter [order | pay | help]   calls somebody",
+    "bill [3] [cash | card]    asks for the bill, here for three payers",
+    "pay                       seals the bill and closes it",
     "status                    connection, menu, memory",
     "update                    which version runs",
     "reboot                    restart the terminal",
@@ -69,6 +78,7 @@ class Console:
         self.app = app
         self.board = board
         self._write = write
+        self._paying = None
         self.commands = {
             "info": self._info,
             "heap": self._heap,
@@ -88,6 +98,13 @@ class Console:
                     "clear": self._clear,
                     "submit": self._submit,
                     "orders": self._orders,
+                    "change": self._change,
+                    "cancel": self._cancel,
+                    "waiter": self._waiter,
+                    "bill": self._bill,
+                    "pay": self._pay,
+                    "claim": self._claim,
+                    "telemetry": self._telemetry,
                     "wait": self._wait,
                     "drop": self._drop,
                 }
@@ -101,6 +118,11 @@ class Console:
             "clear": self._say_clear,
             "submit": self._say_submit,
             "orders": self._say_orders,
+            "change": self._say_change,
+            "cancel": self._say_cancel,
+            "waiter": self._say_waiter,
+            "bill": self._say_bill,
+            "pay": self._say_pay,
             "status": self._say_status,
             "update": self._say_update,
             "reboot": self._reboot_words,
@@ -238,6 +260,8 @@ class Console:
                 "costs": app.control.costs,
             }
             stats["outbox"] = {"pending": len(app.outbox), "lost": app.outbox.lost}
+            tally = app.tally
+            stats["tally"] = {"count": tally.count, "waiting": len(tally.answers), "lost": tally.lost}
         return stats
 
     def _screen(self, request):
@@ -286,6 +310,40 @@ class Console:
 
     def _orders(self, request):
         return {"pending": [_hex(op_id) for op_id, _ in self.app.outbox.pending()]}
+
+    def _change(self, request):
+        lines = [self._line(*line) for line in request["lines"]]
+        op_id, total = self.app.requests().change(request["op"], lines, request.get("total"))
+        return {"op": _hex(op_id), "total": total}
+
+    def _cancel(self, request):
+        return {"op": _hex(self.app.requests().cancel(request["op"], request.get("reason", 4)))}
+
+    def _waiter(self, request):
+        return {"op": _hex(self.app.requests().call(request.get("reason", 0)))}
+
+    def _bill(self, request):
+        op_id = self.app.requests().bill(request.get("shares", 1), request.get("tender", 0))
+        return {"op": _hex(op_id)}
+
+    async def _pay(self, request):
+        return {"op": _hex(await self.app.requests().pay())}
+
+    def _claim(self, request):
+        claim = self.app.requests().claim()
+        return {
+            "bill": claim.bill,
+            "total": claim.total,
+            "first": _hex(claim.first),
+            "last": _hex(claim.last),
+            "count": claim.count,
+            "chain": _hex(claim.chain),
+        }
+
+    def _telemetry(self, request):
+        if not self.app.ui.online:
+            raise Refused("OFFLINE", "there is no session")
+        self.app.requests().telemetry(request.get("uptime_s", 0))
 
     async def _wait(self, request):
         reached = _CONDITIONS[request["for"]]
@@ -378,6 +436,48 @@ class Console:
         _, total = self._submit_basket()
         fate = "sent to the kitchen" if app.ui.online else "kept in the terminal until the network is back"
         self._write(f"table {app.ui.table}: {app.ui.money(total)}, {fate}")
+
+    def _say_change(self, rest):
+        ui = self.app.ui
+        order, words = self.app.requests().find_order(rest)
+        kept = ui.basket
+        ui.basket = []
+        try:
+            self._say_add(words)
+            _, total = self.app.requests().change(order["op"], ui.basket)
+        finally:
+            ui.basket = kept
+        self._write(f"asked for: {ui.money(total)} together")
+
+    def _say_cancel(self, rest):
+        requests = self.app.requests()
+        order, words = requests.find_order(rest)
+        requests.cancel(order["op"], requests.reason(words, requests.cancel_reasons, 4))
+        self._write("asked to cancel it")
+
+    def _say_waiter(self, rest):
+        requests = self.app.requests()
+        requests.call(requests.reason(rest, requests.call_reasons, 0))
+        self._write("calling somebody")
+
+    def _say_bill(self, rest):
+        requests = self.app.requests()
+        requests.bill(*requests.parse_bill(rest))
+        self._write("asking for the bill")
+
+    def _say_pay(self, rest):
+        claim = self.app.requests().claim()
+        self._write(f"sealing the bill of {self.app.ui.money(claim.total)}")
+        self._paying = asyncio.create_task(self._pay_for())
+
+    # What people asked for with `pay`, in the background: the signature takes a while.
+    async def _pay_for(self):
+        try:
+            await self.app.requests().pay()
+        except (UiError, StorageError) as error:
+            self._write(error.text)
+        except WireError as error:
+            self._write("refused: " + error.code)
 
     def _say_basket(self, rest):
         ui = self.app.ui

@@ -77,7 +77,7 @@ class Control:
                 self._news = True
                 self._wake.set()
         except WireError as error:
-            self._refuse(error)
+            self.refuse(error)
 
     def on_hello_answer(self, frame):
         if len(self._answers) < _MAX_ANSWERS:
@@ -98,7 +98,7 @@ class Control:
             if self._menu.chunk(chunk.index, chunk.data):
                 self._complete.set()
         except WireError as error:
-            self._refuse(error)
+            self.refuse(error)
         except StorageError as error:  # the download is over
             if self._failure is None:
                 self._failure = error
@@ -117,7 +117,7 @@ class Control:
         self._rekey = True
         self._wake.set()
 
-    def _refuse(self, error):
+    def refuse(self, error):
         self.refused[error.code] = self.refused.get(error.code, 0) + 1
 
     # ------------------------------------------------------------------ the task
@@ -147,7 +147,7 @@ class Control:
             await self._compute("beacon", self._session.verify_beacon_steps())
             return True
         except WireError as error:
-            self._refuse(error)
+            self.refuse(error)
             return False
 
     # ------------------------------------------------------------------ session
@@ -165,7 +165,7 @@ class Control:
             frame = await self._compute(self.kind, make(version, len(self._outbox)))
             wait_ms = await self._await_accept(frame)
         except WireError as error:
-            self._refuse(error)
+            self.refuse(error)
         if self._session.state == ESTABLISHED and wait_ms == 0:
             self._backoff.reset()
             self.handshakes += 1
@@ -207,7 +207,7 @@ class Control:
             try:
                 return await self._compute("accept", self._session.answer_steps(self._answers.pop(0)))
             except WireError as error:
-                self._refuse(error)
+                self.refuse(error)
         return None
 
     # Runs a long computation step by step; what other tasks did between the steps is counted with it.
@@ -262,7 +262,7 @@ class Control:
         except asyncio.TimeoutError:  # noqa: UP041
             code, text = "MENU_TIMEOUT", "not all parts of the menu arrived"
         except StorageError as error:
-            self._refuse(error)
+            self.refuse(error)
             code, text = error.code, error.text
         finally:
             self._collecting = None

@@ -39,6 +39,7 @@ class Outbox:
 
     def __init__(self, dev, boot, capacity=CAPACITY):
         self.capacity = capacity
+        self.before_flush = None  # called before flash learns that ops are done
         self.lost = 0  # pending ops whose record rotted in flash
         self._boot = struct.pack(">I", boot)
         self._running = 0
@@ -97,6 +98,8 @@ class Outbox:
         # Write the notes about finished ops that are still in RAM.
         notes = b"".join(self._notes)
         if notes:
+            if self.before_flush is not None:
+                self.before_flush()
             size = record_bytes(len(notes))
             if size > self._ring.free:
                 self._make_room(size)

@@ -17,6 +17,7 @@ _AFTER_RECONNECT_MS = const(1500)
 _SHORTEST_REPLY_BYTES = const(64)  # a MAC alone has 32; hints are shorter than that
 _KEPT_OPS = const(16)  # waiting ops whose bytes stay in RAM
 _OVERHEAD_BYTES = const(160)  # frame and packet around an op, at most
+_KEPT_ANSWERS = const(12)  # final answers whose hashing waits
 _SHORTEST_RETRY_MS = const(50)  # bounds of what RATE_LIMITED may ask for
 _LONGEST_RETRY_MS = const(60000)
 
@@ -28,9 +29,10 @@ def _no_session(frame):
 
 class Sender:
     # client: mqtt.Client; session: Session; outbox: Outbox; topic: bytes of o/<site>/<device>/op.
+    # tally: Tally of the final answers.
     # on_final(op_id, status, arg, order_number, total_minor, lsn): a verified final answer, the op is done.
     # on_rekey(): the server does not know this session any more.
-    def __init__(self, client, session, outbox, topic, on_final, on_rekey):
+    def __init__(self, client, session, outbox, tally, topic, on_final, on_rekey):
         self.on_final = on_final
         self.on_rekey = on_rekey
         self.credit = 1
@@ -49,6 +51,10 @@ class Sender:
         # come in order nearly always, and MicroPython's dicts get slow when keys come and go.
         self._waiting = []
         self._due = []
+        self._ops = []  # their bytes
+        self._tally = tally
+        self.keeps_chain = True  # off: answers are not chained, and no bill of this seating is sealed
+        self._answers = tally.answers
         self._tries = {}  # op id -> resends so far, only for ops that were resent
         self._paused_until = None  # RATE_LIMITED
         self._open = _no_session
@@ -66,6 +72,7 @@ class Sender:
             self._open = self._session.opener.open
         self._waiting.clear()
         self._due.clear()
+        self._ops.clear()
         self._tries.clear()
         self._queue = [(op_id, None) for op_id, _ in self._outbox.pending()]
         self.pump()
@@ -123,6 +130,7 @@ class Sender:
             queue.pop(0)
             waiting.append(op_id)
             self._due.append(due)
+            self._ops.append(op)
             free -= 1
         alarm = self._alarm
         if waiting and (alarm is None or ticks_diff(due, alarm) < 0):
@@ -134,7 +142,7 @@ class Sender:
             self._on_hint(frame)
             return
         try:
-            op_id, status, arg, order_number, total_minor, lsn, _ = self._open(frame)
+            op_id, status, arg, order_number, total_minor, lsn, chain = self._open(frame)
         except WireError as error:
             self._refuse(error.code)
             return
@@ -145,8 +153,16 @@ class Sender:
         if waiting and waiting[0] == op_id:
             waiting.pop(0)
             self._due.pop(0)
+            op = self._ops.pop(0)
         else:
-            self._forget(op_id)
+            op = self._forget(op_id) or self._outbox.get(op_id)
+        if (
+            op is not None and self.keeps_chain
+        ):  # before the op is forgotten: that may write, and asks the tally to be complete
+            answers = self._answers
+            answers.append((op_id, op, status, arg, total_minor, lsn, chain))
+            if len(answers) > _KEPT_ANSWERS:
+                self._tally.fold()
         if self._tries:
             self._tries.pop(op_id, None)
         if self._done(op_id, status):
@@ -155,14 +171,14 @@ class Sender:
         else:
             self.repeated += 1
 
-    # -> True if the op was on its way.
+    # -> the op if it was on its way, else None.
     def _forget(self, op_id):
         if op_id not in self._waiting:
-            return False
+            return None
         at = self._waiting.index(op_id)
         self._waiting.pop(at)
         self._due.pop(at)
-        return True
+        return self._ops.pop(at)
 
     def _refuse(self, code):
         self.refused[code] = self.refused.get(code, 0) + 1

@@ -103,6 +103,7 @@ class Session:
         self.accept = None  # wire.frames.Accept of the session
         self.sealer = None
         self.opener = None
+        self.keys = None  # (device to server, server to device, th8) of the session, for rare frames
         self._identity = identity
         self._root = root
         self._counters = counters
@@ -334,6 +335,7 @@ class Session:
         self._move(_ACCEPT)
         self.accept = accept
         self.sid = accept.sid
+        self.keys = (d2s, s2d, th8)
         self.sealer = Sealer(d2s, me.site, me.device, accept.sid, th8)
         self.opener = Opener(s2d, me.site, me.device, accept.sid, th8)
         self._forget_hello()

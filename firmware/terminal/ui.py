@@ -28,7 +28,16 @@ _REJECTIONS = {
     8: "this order was already sent with other contents",
     9: "the order could not be read",
     10: "the order is too large",
+    11: "this table has no such order",
+    12: "the kitchen has begun with it already",
+    13: "there is no open bill",
+    14: "the bill's seal was not accepted, please ask the staff",
+    15: "it is closed already",
+    16: "something was ordered or paid meanwhile: please ask for the bill again",
 }
+_STATES = ("in the kitchen", "being prepared", "ready", "served", "cancelled")
+_PREPARING = const(1)
+_CANCELLED = const(4)
 
 
 class UiError(Exception):
@@ -47,6 +56,9 @@ class Ui:
         self.basket = []  # [item id, quantity, [modifier id, ...]]
         self.orders = []  # dicts, newest last, at most _MAX_ORDERS
         self.online = False
+        self.seating = None  # {"id", "total", "bill"} while the server says that guests sit here
+        self.requests = {}  # op -> (kind, op of the order meant) of requests without an answer
+        self.bill = None  # {"bill", "total"} that was asked for
         self.notice = ""  # one line for the guest: the last thing that went wrong
         self.page = 0
 
@@ -128,6 +140,7 @@ class Ui:
                 "total": total_minor,
                 "table": table,
                 "number": 0,
+                "kitchen": 0,
                 "text": "on its way" if self.online else "kept until the network is back",
             }
         )
@@ -140,7 +153,24 @@ class Ui:
                 return
         self.orders.pop(0)
 
+    # A change, cancellation, call or bill that was journaled. kind: see requests.py.
+    def on_request(self, op, kind, target):
+        while len(self.requests) >= _MAX_ORDERS:
+            self.requests.pop(next(iter(self.requests)))
+        self.requests[op] = (kind, target)
+
+    # The order that staff and guest call by this number: the kitchen's, or the place in the list from 1.
+    def order_number(self, number):
+        for order in self.orders:
+            if order["number"] == number:
+                return order
+        if 1 <= number <= len(self.orders):
+            return self.orders[number - 1]
+        raise UiError("NO_SUCH_ORDER", f"there is no order {number} here")
+
     def on_final(self, op, status, arg, number, total_minor):
+        if op in self.requests:
+            return self._on_request_final(op, status, arg, number, total_minor)
         text = self.explain(status, arg, number, total_minor)
         if status != COMMITTED:
             self.notice = text
@@ -153,6 +183,53 @@ class Ui:
                     order["total"] = total_minor
         return text
 
+    def _on_request_final(self, op, status, arg, number, total_minor):
+        kind, target = self.requests.pop(op)
+        if status != COMMITTED:
+            self.notice = self.explain(status, arg, number, total_minor)
+            return self.notice
+        if kind == "waiter":
+            return "somebody is on the way"
+        if kind == "bill":
+            self.bill = {"bill": arg, "total": total_minor}
+            return f"the bill is {self.money(total_minor)}, somebody is on the way"
+        if kind == "pay":
+            self.bill = None
+            self.seating = None
+            return f"{self.money(total_minor)} sealed and closed, thank you"
+        text = f"order {number} was cancelled"
+        if kind == "change":
+            text = f"order {number} was changed, it is {self.money(total_minor)} now"
+        for order in self.orders:
+            if order["op"] == target:
+                order["text"] = text
+                order["total"] = total_minor
+                if kind == "cancel":
+                    order["kitchen"] = _CANCELLED
+        return text
+
+    # News about this table: what the server says goes on. arg of kind 5: order number << 3 | state.
+    def on_notice(self, kind, table, seating, total_minor, arg):
+        if kind in (1, 3):
+            self.table = table
+            self.seating = {"id": seating, "total": total_minor}
+            if kind == 3:
+                self.notice = f"the guests now sit at table {table}"
+        elif kind in (2, 4):
+            self.seating = None
+            self.bill = None
+            if kind == 2:
+                self.notice = "the guests have moved to another table"
+        else:
+            if self.seating is not None:
+                self.seating["total"] = total_minor
+            state = arg & 7
+            for order in self.orders:
+                if order["number"] == arg >> 3 and state < len(_STATES):
+                    order["kitchen"] = state
+                    if state >= _PREPARING:
+                        order["text"] = f"order {order['number']} is {_STATES[state]}"
+
     def on_link(self, online):
         self.online = online
         for order in self.orders:
@@ -162,6 +239,8 @@ class Ui:
 
     # A final answer in words.
     def explain(self, status, arg, number, total_minor):
+        if status == COMMITTED and not number:
+            return "done"  # asked for before a restart, not an order
         if status == COMMITTED:
             return f"order {number} is in the kitchen, {self.money(total_minor)}"
         if status == REPRICE:
@@ -237,4 +316,6 @@ class Ui:
                 "total": self.menu.total(self.basket) if self.basket else 0,
             },
             "orders": self.orders,
+            "seating": self.seating,
+            "bill": self.bill,
         }

@@ -139,8 +139,8 @@ def sign1_sign_steps(private, kid, external_aad, payload, random):
 # ---------------------------------------------------------------- COSE_Mac0
 
 
-def mac0_tag(key, external_aad, payload):
-    return hmac_sha256(key, _MAC0_STRUCTURE + enc_bstr(external_aad) + enc_bstr(payload))
+def mac0_tag(key, external_aad, payload, structure=_MAC0_STRUCTURE):
+    return hmac_sha256(key, structure + enc_bstr(external_aad) + enc_bstr(payload))
 
 
 def mac0_encode(key, key_id, external_aad, payload):
