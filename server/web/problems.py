@@ -102,7 +102,7 @@ def _retry(seconds: int) -> dict[str, str]:
     return {"Retry-After": str(seconds)}
 
 
-_HTTP_CODES = {404: "no_such_route", 405: "method_not_allowed"}
+_HTTP_CODES = {404: "no_such_route", 405: "method_not_allowed", 413: "too_large"}
 
 
 def _of_http(error: HTTPException) -> Problem:
