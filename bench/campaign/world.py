@@ -15,16 +15,14 @@ from random import Random
 from typing import Any
 
 import cbor2
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 from littlefs import LittleFS
 
 from bench import provision, releases
 from bench.boards.flashmap import FLASH_BYTES, REGIONS, SECTOR_BYTES
+from bench.campaign import signer as keys
 from bench.campaign.machine import RESETS, Life, Machine
 from bench.campaign.trace import Trace
 from bench.errors import BenchError
-from bench.suites.forging import fixture_signer
 from server.releases.bundle import Bundle, Target, build_bundle, certify, chunk_hashes
 from server.wire.menus import Category, Item, Menu, Tax
 from server.wire.rsa import Signer
@@ -166,16 +164,10 @@ def _powers(bundles: Sequence[Bundle]) -> dict[bytes, bytes]:
         for frame in (bundle.offer.manifest_frame, bundle.offer.certificate):
             base = int.from_bytes(cbor2.loads(frame).value[3], "big")
             for signer in ("root", "release"):
-                n = _modulus(fixture_signer(signer).spki)
+                n = keys.fixture(signer).modulus
                 key = sha256(n.to_bytes(_RSA_BYTES, "big") + base.to_bytes(_RSA_BYTES, "big")).digest()
                 found[key] = pow(base, _RSA_EXPONENT, n).to_bytes(_RSA_BYTES, "big")
     return found
-
-
-def _modulus(spki: bytes) -> int:
-    key = load_der_public_key(spki)
-    assert isinstance(key, RSAPublicKey)
-    return key.public_numbers().n
 
 
 def _release(name: str, bundle: Bundle) -> Release:
@@ -207,9 +199,9 @@ def _hostile(bundles: Mapping[str, Bundle], hardware: str) -> dict[str, Bundle]:
     for file in new.files:
         content[file.path] = bundles["new"].data[at : at + file.size]
         at += file.size
-    evil, release = fixture_signer("evil-root"), fixture_signer("release")
+    evil, release = keys.fixture("evil-root"), keys.fixture("release")
     target = Target(hardware, new.version, new.floor, IMAGE, IMAGE)
-    honest = certify(fixture_signer("root"), release.spki)
+    honest = certify(keys.fixture("root"), release.spki)
     return {
         "wrong-chip": make(content, new.version, new.floor, hardware="esp32"),
         "wrong-site": make(content, new.version, new.floor, hardware, "elsewhere"),
@@ -221,8 +213,17 @@ def _hostile(bundles: Mapping[str, Bundle], hardware: str) -> dict[str, Bundle]:
             content, target, release, certify(evil, release.spki), CHUNK_BYTES
         ),
         "forged-manifest": build_bundle(content, target, evil, honest, CHUNK_BYTES),
+        "altered-manifest": _altered(bundles["new"]),
         "oversized-bundle": _oversized(bundles["new"], release),
     }
+
+
+def _altered(honest: Bundle) -> Bundle:
+    """A manifest whose floor somebody changed after it was signed."""
+    protected, unprotected, _, signature = cbor2.loads(honest.offer.manifest_frame).value
+    payload = replace(honest.manifest, floor=honest.manifest.version).payload()
+    frame = cbor2.dumps(cbor2.CBORTag(18, [protected, unprotected, payload, signature]))
+    return replace(honest, offer=replace(honest.offer, manifest_frame=frame))
 
 
 def _oversized(honest: Bundle, release: Signer) -> Bundle:
@@ -236,8 +237,8 @@ def _oversized(honest: Bundle, release: Signer) -> Bundle:
 
 def make(content: Mapping[str, bytes], version: int, floor: int, hardware: str, group: str = "") -> Bundle:
     """Sign files as a release for the image at hand."""
-    signer = fixture_signer("release")
-    certificate = certify(fixture_signer("root"), signer.spki)
+    signer = keys.fixture("release")
+    certificate = certify(keys.fixture("root"), signer.spki)
     target = Target(hardware, version, floor, IMAGE, IMAGE, group)
     return build_bundle(content, target, signer, certificate, CHUNK_BYTES)
 
@@ -279,7 +280,7 @@ def _install_menu(image: bytearray) -> None:
     )
     volume.context.buffer = bytearray(image[span])
     volume.mount()
-    frame = _MENU.seal(fixture_signer("server-sign"), SITE)
+    frame = _MENU.seal(keys.fixture("server-sign"), SITE)
     with volume.open("/menu.bin", "wb") as file:
         file.write(frame + sha256(frame).digest())
     volume.unmount()

@@ -69,11 +69,11 @@ def run_campaign(arguments: argparse.Namespace) -> int:
         return _mutants(arguments, seed)
     if arguments.board == "qemu":
         return _on_qemu(arguments, seed)
+    wanted = arguments.replay or (arguments.export[0] if arguments.export else None)
+    line = lines.parse(wanted) if wanted is not None else None
     place = world.build(_image(), world.SEED)
-    if arguments.replay:
-        return _replay(place, arguments.replay)
-    if arguments.export:
-        return _export(place, *arguments.export)
+    if line is not None:
+        return _export(place, line, arguments.export[1]) if arguments.export else _replay(place, line)
     say = _say(arguments)
     tasks = plan.tasks(place, seed, arguments.second)
     golden = place.goldens["new"].trace
@@ -116,20 +116,20 @@ def summary(result: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _replay(place: world.World, text: str) -> int:
+def _replay(place: world.World, line: lines.Line) -> int:
     with Player(place) as player:
-        outcome = player.play(lines.parse(text))
+        outcome = player.play(line)
     for life in outcome.consoles:
         print(f"--- power or reset ---\n{life}")
     for failure in outcome.failures:
         print(f"{failure.oracle}: {failure.text}")
-    print(f"{text}: {outcome.lives} starts, {len(outcome.failures)} failures, flash {outcome.hash:032x}")
+    print(f"{line}: {outcome.lives} starts, {len(outcome.failures)} failures, flash {outcome.hash:032x}")
     return 1 if outcome.failures else 0
 
 
-def _export(place: world.World, text: str, file: str) -> int:
+def _export(place: world.World, line: lines.Line, file: str) -> int:
     with Player(place) as player:
-        state = player.prepare(lines.parse(text))[0]
+        state = player.prepare(line)[0]
     try:
         Path(file).write_bytes(state.data)
     except OSError as error:
