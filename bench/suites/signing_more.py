@@ -30,6 +30,7 @@ from bench.suites.steps import (
     session_id,
     terminal_refusals,
 )
+from bench.suites.throughput import counting
 from bench.terminal import COMMITTED, REJECTED, Reply
 from server.wire.cose import short_mac0
 from server.wire.ops import Op, OpType, RejectCode, encode_op_message
@@ -95,8 +96,7 @@ def a_rebooted_terminal_resumes_its_session(rig: Rig) -> str:
 @SUITE.case("a_resume_costs_no_rsa", features=(INSTRET,), deadline_s=120)
 def a_resume_costs_no_rsa(rig: Rig) -> str:
     """A Resume is made with a hundredth of the instructions of a Hello."""
-    terminal = rig.terminal
-    terminal.online()
+    terminal = counting(rig)
     cost: dict[str, int] = {}
     for kind in ("hello", "resume"):
         for _ in range(2):  # the second has no new beacon to verify
