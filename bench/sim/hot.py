@@ -32,4 +32,5 @@ def hot_config(seed: int, duration_s: float = 240.0, terminals: int = 4) -> SimC
         suspend_every_s=200.0,
         faults=HOT,
         stop_at_violation=True,
+        settle_within_s=1200.0,
     )

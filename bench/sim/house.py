@@ -208,6 +208,8 @@ class Office:
         except Exception as error:  # noqa: BLE001 - as above
             world.journal.event("publish_failed", type(error).__name__)
             return
+        if server.machine.alive:
+            world.newest_menu = version
         world.journal.operations["menus"] += 1
         world.journal.event("menu", version)
 

@@ -23,7 +23,6 @@ from bench.sim.firmware import installed
 from bench.sim.world import World
 
 SCHEMA = "tableside.sim/1"
-SETTLE_WITHIN_S = 3600.0
 DAY_S = 86_400.0
 CANCELLED_LINE = 4  # as order_line.state stores it
 
@@ -43,6 +42,7 @@ class SimConfig:
     suspend_every_s: float = 2400.0
     faults: FaultPlan | None = field(default_factory=FaultPlan)
     stop_at_violation: bool = False
+    settle_within_s: float = 3600.0
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ async def _run(
         for task in people:
             task.cancel()
         hopeless = config.stop_at_violation and bool(world.journal.violations)
-        settled = False if hopeless else await _settle(world, manager)
+        settled = False if hopeless else await _settle(world, manager, config.settle_within_s)
         history = await _close(world, settled)
     violations = world.journal.violations + check(history)
     virtual_s = world.loop.time()
@@ -154,21 +154,22 @@ async def _until(world: World, end_s: float, stop_at_violation: bool) -> None:
             return
 
 
-async def _settle(world: World, manager: asyncio.Task[Any]) -> bool:
+async def _settle(world: World, manager: asyncio.Task[Any], within_s: float) -> bool:
     """Without faults and new orders everything that is queued must be answered."""
     manager.cancel()
-    deadline = world.loop.time() + SETTLE_WITHIN_S
+    deadline = world.loop.time() + within_s
     try:
-        await asyncio.wait_for(world.activate_all(), SETTLE_WITHIN_S)
+        await asyncio.wait_for(world.activate_all(), within_s)
     except TimeoutError:
-        world.journal.violated("NOT_CONVERGED", f"no server to talk to for {SETTLE_WITHIN_S:g} s")
+        world.journal.violated("NOT_CONVERGED", f"no server to talk to for {within_s:g} s")
         return False
     while not world.settled():
-        if world.journal.violations and world.loop.time() > deadline - SETTLE_WITHIN_S / 2:
+        if world.journal.violations and world.loop.time() > deadline - within_s / 2:
             return False
         if world.loop.time() > deadline:
-            waiting = {t.device: t.pending for t in world.terminals if t.pending}
-            world.journal.violated("NOT_CONVERGED", f"still pending after {SETTLE_WITHIN_S:g} s: {waiting}")
+            waiting = {t.device: (t.pending, t.menu_version) for t in world.terminals}
+            text = f"after {within_s:g} s, newest menu {world.newest_menu}: pending, menu {waiting}"
+            world.journal.violated("NOT_CONVERGED", text)
             return False
         await asyncio.sleep(1.0)
     world.journal.event("settled")

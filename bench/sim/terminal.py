@@ -120,6 +120,12 @@ class SimTerminal:
         return self.machine.alive and self.app is not None
 
     @property
+    def menu_version(self) -> int:
+        """Of the menu in use, 0 for none."""
+        info = self.app.menu.current() if self.app is not None else None
+        return int(info.version) if info is not None else 0
+
+    @property
     def pending(self) -> int:
         """Ops in its outbox."""
         return len(self.app.outbox) if self.app is not None else -1

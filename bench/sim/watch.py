@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bench.history.events import Replied, Reply
 from bench.sim.dbapi import SimConnection
 from server.transport.acl import OPS
-from server.wire.cose import parse_mac0
+from server.wire.cose import is_short_mac0, parse_mac0
 from server.wire.errors import Refusal
 from server.wire.frames import SID_BYTES
 from server.wire.ops import OP_MAX_BYTES, REPLY_MAX_BYTES, OpMessage, Status
@@ -58,7 +58,7 @@ class Watch:
         self, device: str, kind: str, payload: bytes, done: Callable[[bool], None]
     ) -> Callable[[bool], None]:
         """The broker takes a frame; what it later says about it passes through here."""
-        if kind != OPS or self._server is None or self._server.server is None:
+        if kind != OPS or is_short_mac0(payload) or self._server is None or self._server.server is None:
             return done
         server = self._server
         totals = self._server.server.observations.totals

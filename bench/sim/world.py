@@ -46,6 +46,7 @@ class World:
         self.submitted: list[Submitted] = []
         self.replied: list[Replied] = []
         self.confirmed_restocks: set[int] = set()
+        self.newest_menu = 1
         self.server: SimServer | None = None
         self.server_starts = 0
         self._files: dict[str, bytes] = {}
@@ -248,11 +249,14 @@ class World:
                 await asyncio.sleep(1.0)
 
     def settled(self) -> bool:
-        """Whether every outbox is empty and everything has power."""
+        """Whether everything has power, every outbox is empty and every terminal has the newest menu."""
         server = self.server
         if server is None or not server.machine.alive:
             return False
-        return all(terminal.running and terminal.pending == 0 for terminal in self.terminals)
+        return all(
+            terminal.running and terminal.pending == 0 and terminal.menu_version >= self.newest_menu
+            for terminal in self.terminals
+        )
 
     def read(self, sql: str) -> list[Any]:
         """Rows from the closed database."""
