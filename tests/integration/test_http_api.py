@@ -167,12 +167,12 @@ def test_bodies_of_the_wrong_shape_are_problems(api: Api) -> None:
     problem(api.call("POST", "/v1/devices/t-0004/state", content=b"{"), 422, "invalid")
     problem(api.post("/v1/devices/T%2f/state", {"state": "active"}), 404, "no_such_route")
     problem(api.get("/v1/nothing"), 404, "no_such_route")
-    problem(api.call("DELETE", "/v1/devices"), 405, "METHOD_NOT_ALLOWED")
+    problem(api.call("DELETE", "/v1/devices"), 405, "method_not_allowed")
     problem(api.get("/v1/orders", params={"limit": 100_000}), 422, "invalid")
 
 
 def test_a_long_body_is_refused_before_it_is_read(server: BenchServer, api: Api) -> None:
-    problem(api.call("POST", "/v1/devices", content=b"x" * 300_000), 413, "TOO_LARGE")
+    problem(api.call("POST", "/v1/devices", content=b"x" * 300_000), 413, "too_large")
 
     def endless() -> Iterator[bytes]:
         for _ in range(40):
