@@ -8,6 +8,7 @@ the one refusal.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 
@@ -26,6 +27,7 @@ from server.wire.frames import hello_rate_limited, hello_refused
 
 MAX_WAITING = 256
 BUSY_RETRY_MS = 500
+_log = logging.getLogger("tableside.handshakes")
 
 
 class Handshakes:
@@ -71,12 +73,10 @@ class Handshakes:
         task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, device: str, frame: bytes, done: Callable[[bool], None]) -> None:
-        handled = True
+        handled, table = True, None
         try:
             accept, table = await self._accept(device, frame)
             self._send(device, accept)
-            if table is not None:
-                await self._announce(device, table)
         except (Refusal, StaleHello) as refusal:
             self._observations.refuse(device, str(refusal.code))
             self._send(device, hello_refused(frame))
@@ -89,12 +89,18 @@ class Handshakes:
         finally:
             self._busy.discard(device)
             done(handled)
+        if table is not None:  # the device may already shake hands again
+            await self._announce(device, table)
 
     async def _announce(self, device: str, table: str) -> None:
         """Tell a new session who sits at its table; nothing depends on it."""
-        seating = await self._writer.run(
-            lambda transaction: seating_of(transaction, self._catalogue.site, table)
-        )
+        try:
+            seating = await self._writer.run(
+                lambda transaction: seating_of(transaction, self._catalogue.site, table)
+            )
+        except (QueueFull, StorageError) as error:
+            _log.warning("the seating at table %s was not announced: %s", table, error)
+            return
         self._notices.announce(device, table, seating)
 
     async def _accept(self, device: str, frame: bytes) -> tuple[bytes, str | None]:
