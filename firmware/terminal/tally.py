@@ -24,7 +24,7 @@ _BILL_KEY = "bill"
 _STATE = ">Q12s12sI32s"  # lsn, first, last, count, chain
 _BILL = ">II12s12sI32s"  # bill, total, first, last, count, chain
 _START = bytes(32)
-_MOST_WAITING = const(16)
+_MOST_WAITING = const(32)
 _BILL_REQUEST = const(5)  # the types behind it: only bill-close is answered
 _STATUS = tuple([bytes((status,)) for status in range(6)])
 
@@ -84,9 +84,9 @@ class Tally:
     def _sort_out(self, start):
         answers = self.answers
         waiting = [answer for answer in answers[start:] if not self._link(answer)]
-        while len(waiting) > _MOST_WAITING:
-            waiting.pop(0)
-            self.lost += 1
+        if len(waiting) > _MOST_WAITING:  # the one before them will not come: they are not hashed again
+            self.lost += len(waiting)
+            waiting = []
         answers[:] = waiting
 
     # Makes durable what was folded; called before the ops concerned are forgotten.

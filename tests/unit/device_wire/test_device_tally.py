@@ -167,8 +167,9 @@ def test_what_waits_is_bounded(counters: Counters, seating: Seating) -> None:
     for _ in range(100):
         tally.answers.append(seating.answer())
         tally.fold()
-    assert len(tally.answers) == 16
-    assert tally.lost == 84
+        assert len(tally.answers) <= 32
+    assert tally.lost == 99
+    assert not tally.is_whole()
 
 
 def test_nothing_is_written_when_nothing_is_new(counters: Counters, seating: Seating) -> None:
