@@ -261,7 +261,7 @@ def _in_service(machine: Machine, world: World) -> bytes:
     for name in SERVED_BEFORE:
         _follow(machine, world.script(name))
         machine.unplug()
-    _expect(machine.live(world.script(None, guests=_GUESTS, unanswered=True)), 0)
+    _expect(machine.live(world.script(None, guests=_GUESTS, busy=True, unanswered=True)), 0)
     machine.unplug()
     return machine.image()
 

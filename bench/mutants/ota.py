@@ -96,13 +96,17 @@ MUTANTS = (
         ),
     ),
     _change(
-        "size of a file not compared",
-        "ota/install.py",
-        ("return h.digest() if done == size else None", "return h.digest()"),
+        "restart before the state is stored",
+        "ota/agent.py",
         (
-            "            if done > size:\n                return None\n            h.update(buf[:n])",
-            "            h.update(buf[:max(0, n - max(0, done - size))])",
+            "        self._store(states.armed(self.record.state))\n        self._reboot()",
+            "        self._reboot()",
         ),
+    ),
+    _change(
+        "torn record counts as whole",
+        "flashlog.py",
+        ("return n if crc == crc32(view[:crc_at]) else -1", "return n"),
     ),
     _change(
         "files left over in the slot",
@@ -201,7 +205,8 @@ def hunt(seed: int, limit_s: float | None, say: Callable[[str], None]) -> dict[s
     Raises: BenchError, images.ImageError.
     """
     honest = world.build(images.build("process").path)
-    rows = [find(mutant, honest, seed, limit_s or _DEFAULT_LIMIT_S, say) for mutant in MUTANTS]
+    limit_s = limit_s or _DEFAULT_LIMIT_S
+    rows = [find(mutant, honest, seed, limit_s, say) for mutant in MUTANTS]
     return {"schema": SCHEMA, "seed": seed, "mutants": rows}
 
 
@@ -225,7 +230,7 @@ def _failure(honest: world.World, binary: Any, seed: int, limit_s: float) -> str
     try:
         place = world.on(honest, binary)
     except BenchError as error:
-        return f"golden run: {error.code}"
+        return f"{error.code}: not even the undisturbed update works"
     tasks = plan.tasks(place, seed, _SECOND_CUTS)
     tally = run.campaign(place, seed, tasks, budget_s=limit_s, stop_at=1)
     if not tally.failed:

@@ -25,6 +25,7 @@ _ERASE_STEPS = 16
 _QUIET_S = 60  # virtual; longer than the agent waits for a download that stalls
 _LINK_DOWN_S = 5
 _ENDLESS = 8
+_NEARLY_FULL_BYTES = 40  # too few for an order
 _LINES = [[1, 2, []]]
 
 
@@ -174,6 +175,7 @@ class Peer:
     #   twice: number of the message that arrives twice
     #   content: what is wrong with the bundle's bytes (see _spoil)
     #   arm: arguments of _board.cut_at, from the first line on
+    #   busy: the journal's ring is filled once round
     #   powers: place and number of signatures that need not be raised again
     #   guests: orders that wait when the link comes; unanswered: they go on waiting
     #   unplug: the power goes before there is a session; hang: the application stops there
@@ -339,6 +341,18 @@ class Peer:
         tell(queued=_hex(op_id), crc=crc32(op))
         tell(sent=_hex(op_id), crc=crc32(op))
 
+    def fill_journal(self):
+        # Days of orders, all answered but the first ones, until the next order makes the journal's ring
+        # reclaim the sector those lie in.
+        outbox = self.app.outbox
+        ring = outbox._ring
+        first = min(outbox._pending.values()) >> 23
+        while ring.oldest() != first or ring.free > _NEARLY_FULL_BYTES:
+            op_id = outbox.next_op_id(self._random)
+            outbox.append(op_id, encode_order(op_id, "1", _LINES, 1, 520))
+            outbox.done(op_id, 0)
+            outbox.flush()
+
     def _answer_one(self):
         for op_id, _ in self.app.outbox.pending():
             self.app.outbox.done(op_id, 0)
@@ -384,6 +398,8 @@ async def run(app):
     app.client = peer
     for number in range(script.get("guests", 0)):
         peer._order()
+    if script.get("busy"):
+        peer.fill_journal()
     updates = asyncio.create_task(app.updates.run())
     await peer.run()
     if updates.done():
