@@ -351,7 +351,6 @@ class Peer:
             op_id = outbox.next_op_id(self._random)
             outbox.append(op_id, encode_order(op_id, "1", _LINES, 1, 520))
             outbox.done(op_id, 0)
-            outbox.flush()
 
     def _answer_one(self):
         for op_id, _ in self.app.outbox.pending():
