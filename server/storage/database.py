@@ -118,9 +118,8 @@ def admin_revision(connection: sqlite3.Connection) -> int:
 def damaged(path: Path, detail: str) -> StorageError:
     """The error for a file that SQLite cannot trust."""
     return StorageError(
-        f"the database {path} is damaged ({' '.join(detail.split())}); stop the server, move this file and its -wal/-shm "
-        f"companions "
-        f"aside and restore the last backup in their place"
+        f"the database {path} is damaged ({' '.join(detail.split())}); stop the server, move this file "
+        f"and its -wal/-shm companions aside and restore the last backup in their place"
     )
 
 

@@ -210,7 +210,8 @@ class Writer:
         path = self._database.path
         if isinstance(error, sqlite3.OperationalError):
             shown = StorageError(
-                f"the database {path} refused a commit ({error}); check disk space, permissions and the file system"
+                f"the database {path} refused a commit ({error}); "
+                f"check disk space, permissions and the file system"
             )
         elif isinstance(error, sqlite3.DatabaseError):
             shown = damaged(path, str(error))
