@@ -312,6 +312,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "terminal.wire.cose",
         "        if not same_tag(frame, end + 2, self.tag(frame[start:end])):\n",
         "        if False:\n",
+        check="forged_replies_are_refused",
     ),
     _mutant(
         "handshake_reused_after_reboot",
@@ -319,6 +320,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "terminal.counters",
         "        self._put_u32(_HANDSHAKE, self.handshake() + 1)\n        return self.handshake()\n",
         "        self._number = getattr(self, '_number', 0) + 1\n        return self._number\n",
+        check="handshake_numbers_are_used_once",
     ),
     _mutant(
         "beacon_counter_reused",

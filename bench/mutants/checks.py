@@ -27,9 +27,10 @@ from server.ordering.price_list import PricedItem, PriceList, price_list
 from server.storage import admin
 from server.storage.database import Database, open_database
 from server.storage.writer import Writer
-from server.wire.cose import mac0
+from server.wire import aad
+from server.wire.cose import mac0, mac_prefix
 from server.wire.errors import Refusal
-from server.wire.ops import Line, Op, OpType, RejectCode, Status, encode_op_message
+from server.wire.ops import Line, Op, OpType, RejectCode, Reply, Status, encode_op_message
 
 SITE, DEVICE, TABLE = "demo", "t-0001", "1"
 SID, KEY, TH8 = b"sid.", b"k" * 32, b"th8-----"
@@ -105,6 +106,40 @@ def forged_frames_move_no_window() -> str:
         return f"a forged frame moved the window to {session.window.top}"
     verified = verifier.open(session, mac0(KEY, SID, encode_op_message(1, op_bytes), session.op_prefix))
     return "" if not verified.duplicate and verified.seq == 1 else "a fresh op is taken for a duplicate"
+
+
+def forged_replies_are_refused() -> str:
+    """A terminal believes a reply only with the MAC of its session."""
+    prefix = mac_prefix(aad.reply(SITE, DEVICE, SID, TH8))
+    payload = Reply(b"an op id 123", Status.COMMITTED, 0, 7, 260, 9, bytes(32)).payload()
+    opener = firmware.module("terminal.wire.cose").Opener(KEY, SITE, DEVICE, SID, TH8)
+    if opener.open(memoryview(mac0(KEY, SID, payload, prefix)))[3] != 7:
+        return "a true reply is not read"
+    with suppress(firmware.module("terminal.wire.errors").WireError):
+        opener.open(memoryview(mac0(b"x" * 32, SID, payload, prefix)))
+        return "a reply under another key was believed"
+    return ""
+
+
+def handshake_numbers_are_used_once() -> str:
+    """No handshake number is given out twice, wherever the power fails while one is stored."""
+    regions = firmware.module("terminal.regions")
+    counters = firmware.module("terminal.counters").Counters
+    power_cut = firmware.module("boards.host.nor").PowerCut
+    region = regions.find(regions.COUNTERS)
+    nor, last = _nor(), 0
+    for round_ in range(40):
+        store = counters(nor.region(*region))
+        store.boot()
+        number = store.next_handshake()
+        if number <= last:
+            return f"handshake {number} after {last}"
+        last = number
+        nor.cut_at(1, round_ % 20 - 1, 0)
+        with suppress(power_cut):
+            store.next_handshake()
+        nor = _nor(bytes(nor.data))
+    return ""
 
 
 def failed_job_leaves_nothing() -> str:
@@ -193,6 +228,8 @@ CHECKS: Mapping[str, Callable[[], str]] = {
     for check in (
         body_of_an_op_is_bound,
         forged_frames_move_no_window,
+        forged_replies_are_refused,
+        handshake_numbers_are_used_once,
         failed_job_leaves_nothing,
         bookings_share_no_moment,
         journal_keeps_what_is_pending,

@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from bench.history.events import MenuPrices, Submitted
 from bench.paths import DEMO_MENU
 from bench.sim import firmware
@@ -223,7 +225,7 @@ class Office:
             return False
         try:
             admin.change_device(server.office(), self._world.site, device, state)
-        except ServerError:
+        except (ServerError, SQLAlchemyError):  # away, full or dying: the manager tries again
             return False
         self._world.journal.event("device", device, state)
         return server.machine.alive
