@@ -4,6 +4,7 @@
 # lost), then does what is most urgent: verify a beacon, shake hands, fetch the menu. Every wait has a
 # deadline and every retry a growing, jittered delay.
 import asyncio
+import gc
 
 from terminal.compat import const, ticks_diff, ticks_ms
 from terminal.flashlog import StorageError
@@ -212,6 +213,7 @@ class Control:
 
     # Runs a long computation step by step; what other tasks did between the steps is counted with it.
     async def _compute(self, name, steps):
+        gc.collect()  # what the computation leaves behind for good then lies low, not among its numbers
         before = self._instret()
         value = await run_steps(steps)
         self.costs[name] = self._instret() - before

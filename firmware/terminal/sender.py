@@ -4,6 +4,7 @@
 # a reply whose MAC verifies gives its final answer. Whatever else happens (a lost reply, a new session, a
 # reboot, a hint) it is sealed and sent again under the same op id: the server answers the same for ever.
 import asyncio
+import gc
 
 from terminal.compat import const, ticks_add, ticks_diff, ticks_ms
 from terminal.mqtt import Full
@@ -16,6 +17,7 @@ _LONGEST_TIMEOUT_MS = const(60000)
 _AFTER_RECONNECT_MS = const(1500)
 _SHORTEST_REPLY_BYTES = const(64)  # a MAC alone has 32; hints are shorter than that
 _KEPT_OPS = const(16)  # waiting ops whose bytes stay in RAM
+_OPS_PER_SWEEP = const(4)
 _OVERHEAD_BYTES = const(160)  # frame and packet around an op, at most
 _KEPT_ANSWERS = const(12)  # final answers whose hashing waits
 _SHORTEST_RETRY_MS = const(50)  # bounds of what RATE_LIMITED may ask for
@@ -61,9 +63,18 @@ class Sender:
         self._timer = asyncio.Event()
         self._alarm = None  # when run() wakes (ticks), None while it sleeps until it is woken
 
-    # An op that was just journaled.
+    # An op that was just journaled. While many wait, the heap is swept now and then: what stays of each
+    # order lies among what does not, and left alone the free memory would come to consist of small pieces
+    # only.
     def add(self, op_id, op):
-        self._queue.append((op_id, op if len(self._queue) < _KEPT_OPS else None))
+        queue = self._queue
+        waiting = len(queue)
+        if waiting < _KEPT_OPS:
+            queue.append((op_id, op))
+            return
+        if waiting % _OPS_PER_SWEEP == 0:
+            gc.collect()
+        queue.append((op_id, None))
 
     # A new session: everything pending is sealed anew, oldest first.
     def restart(self, credit):
