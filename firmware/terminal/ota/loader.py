@@ -70,7 +70,9 @@ def main(board):
 
 
 def _launch(board, path, name):
-    _forget_application()
+    # The factory application is the image's, as what the loader itself imported: no second copy of it in RAM.
+    if path:
+        _forget_application()
     modules = _module_list(path)
     first = [path, ".frozen"] if path and not modules else [".frozen"]
     sys.path[:] = first + [entry for entry in sys.path if entry not in first]
