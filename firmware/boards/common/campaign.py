@@ -11,10 +11,10 @@ import asyncio
 import hashlib
 import json
 import os
+from asyncio import core
 from binascii import crc32, hexlify
 
 import _board
-from asyncio import core
 from terminal.ota import states
 from terminal.version import VERSION
 from terminal.wire.cbor import Reader, enc_array_head, enc_bstr, enc_uint
@@ -208,7 +208,7 @@ class Peer:
         while True:
             try:
                 await asyncio.wait_for(self._moved.wait(), _QUIET_S)
-            except asyncio.TimeoutError:
+            except asyncio.TimeoutError:  # noqa: UP041 - MicroPython has no other name for it
                 return
             self._moved.clear()
             while self._queue:
@@ -228,7 +228,7 @@ class Peer:
 
     def _offer(self):
         name = self._script.get("offer")
-        if name and (VERSION < self._bundles[name].version or self._script.get("insist")):
+        if name and (self._bundles[name].version > VERSION or self._script.get("insist")):
             self._queue.append(("offer", self._spoil_offer(self._bundles[name].offer)))
             self._moved.set()
 
@@ -395,7 +395,7 @@ async def run(app):
         _know_powers(*script["powers"])
     peer = Peer(app, script)
     app.client = peer
-    for number in range(script.get("guests", 0)):
+    for _ in range(script.get("guests", 0)):
         peer._order()
     if script.get("busy"):
         peer.fill_journal()
