@@ -40,8 +40,8 @@ _NOTHING = Trace((), ())
 class QemuMachine(Machine):
     """The emulated chip on a flash file in memory; a start lasts, through resets, until the power goes."""
 
-    def __init__(self, binary: Path, served: bytes) -> None:
-        super().__init__(binary, served)
+    def __init__(self, binary: Path, served: bytes, parent: Path | None = None) -> None:
+        super().__init__(binary, served, parent)
         self._efuse = self.flash.with_name("efuse")
         with self.flash.open("r+b") as file:
             file.truncate(BANK_BYTES)

@@ -55,12 +55,14 @@ class Life:
 
 
 class Machine:
-    """Boots flash images. `served`: the bytes behind the flash map. A context manager."""
+    """Boots flash images. `served`: the bytes behind the flash map. A context manager.
 
-    def __init__(self, binary: Path, served: bytes) -> None:
+    `parent`: the folder to work in, where somebody else cleans up.
+    """
+
+    def __init__(self, binary: Path, served: bytes, parent: Path | None = None) -> None:
         self._binary = binary
-        parent = _MEMORY if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) else None
-        self._folder = tempfile.TemporaryDirectory(prefix="tableside-campaign-", dir=parent)
+        self._folder = working_folder(parent)
         folder = Path(self._folder.name)
         self.flash = folder / "flash"
         self._reset_memory = folder / "flash.rtc"
@@ -115,6 +117,13 @@ class Machine:
     def _control(self) -> bytes:
         with self.flash.open("rb") as file:
             return file.read(0x2000)
+
+
+def working_folder(parent: Path | None = None) -> tempfile.TemporaryDirectory[str]:
+    """A folder in memory, where the system has that; it goes when its owner does."""
+    if parent is None and _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK):
+        parent = _MEMORY
+    return tempfile.TemporaryDirectory(prefix="tableside-campaign-", dir=parent)
 
 
 def _wait(child: subprocess.Popen[bytes]) -> int:

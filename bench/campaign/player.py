@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -57,9 +58,9 @@ class Outcome:
 class Player:
     """Plays lines on one machine. A context manager."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, parent: Path | None = None) -> None:
         self._world = world
-        self._machine = Machine(world.binary, world.served)
+        self._machine = Machine(world.binary, world.served, parent)
         self._base = FlashState(world.base)
         self._prepared: tuple[Line, FlashState, Facts, dict[str, int]] | None = None
 

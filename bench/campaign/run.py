@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 from bench.campaign import lines, plan
 from bench.campaign.lines import Line
+from bench.campaign.machine import working_folder
 from bench.campaign.oracles import Failure
 from bench.campaign.plan import Task
 from bench.campaign.player import Outcome, Player
@@ -147,7 +149,8 @@ def campaign(
 def _in_order(
     world: World, seed: int, tasks: Sequence[Task], workers: int, deadline: float | None
 ) -> Iterator[list[Played]]:
-    pool = ProcessPoolExecutor(workers, get_context("fork"), _start_worker, (world,))
+    folder = working_folder()  # this process cleans up: a worker's end runs nothing
+    pool = ProcessPoolExecutor(workers, get_context("fork"), _start_worker, (world, Path(folder.name)))
     waiting: deque[Future[list[Played]]] = deque()
     todo = iter(tasks)
     try:
@@ -162,11 +165,12 @@ def _in_order(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        folder.cleanup()
 
 
-def _start_worker(world: World) -> None:
+def _start_worker(world: World, parent: Path) -> None:
     _die_with_parent()
-    _player.append(Player(world))
+    _player.append(Player(world, parent))
 
 
 def _die_with_parent() -> None:
