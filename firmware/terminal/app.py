@@ -410,6 +410,10 @@ def main(board, slot="factory"):
         print("the prompt is yours; the terminal starts again at the next reset")
     finally:
         asyncio.new_event_loop()
+    if hasattr(board, "wdt_stop"):
+        board.wdt_stop()
+    else:
+        print("its watchdog keeps running and restarts it soon")
 
 
 async def _run(app, board):

@@ -67,6 +67,11 @@ def wdt_feed():
     _board.wdt(0)
 
 
+def wdt_stop():
+    # Only an emulated watchdog can be stopped: for people at the prompt.
+    _board.wdt(-1)
+
+
 def stats():
     # -> flash counters since this start.
     erases, programs, program_bytes, violations = _board.flash_stats()
