@@ -264,8 +264,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "bill_forgets_an_order",
         "the seating's total is replaced instead of added to",
         APPLY,
-        '"UPDATE seating SET chain = ?, total_minor = total_minor + ?, closed_at',
-        '"UPDATE seating SET chain = ?, total_minor = 0 + ?, closed_at',
+        "SET chain = ?, total_minor = total_minor + ?",
+        "SET chain = ?, total_minor = 0 + ?",
     ),
     _mutant(
         "chain_skips_refusals",
