@@ -134,9 +134,11 @@ class ApplyOp:
     def _extend_chain(self, scene: Scene, head: bytes, lsn: int, verdict: Verdict) -> None:
         transaction, seating = scene.transaction, scene.seating
         transaction.execute(
-            "UPDATE seating SET chain = ?, total_minor = total_minor + ?, closed_at = ? WHERE id = ?",
-            (head, verdict.delta_minor, self.now_s if verdict.closes else None, seating.id),
+            "UPDATE seating SET chain = ?, total_minor = total_minor + ? WHERE id = ?",
+            (head, verdict.delta_minor, seating.id),
         )
+        if verdict.closes:
+            transaction.execute("UPDATE seating SET closed_at = ? WHERE id = ?", (self.now_s, seating.id))
         if seating.first_op is None:
             transaction.execute(
                 "INSERT INTO device_chain (seating, device, head, first_op, first_lsn, count) "

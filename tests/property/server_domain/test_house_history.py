@@ -10,7 +10,7 @@ from pathlib import Path
 from house_kit import DEVICE, OTHER_DEVICE, OTHER_TABLE, SITE, TABLE, Line, Status, staffed_house
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from order_kit import ESPRESSO, WATER
 
 from server.domain.errors import HouseError
@@ -22,7 +22,7 @@ from server.wire.ops import RejectCode
 PRICES = {ESPRESSO: 260, WATER: 300}
 ALL_TABLES = (TABLE, OTHER_TABLE, "6")
 devices = st.sampled_from([DEVICE, OTHER_DEVICE])
-tables = st.sampled_from(ALL_TABLES)
+picks = st.integers(0, 59)  # which table: mostly one where somebody sits
 
 
 @dataclass
@@ -54,6 +54,17 @@ class Evening(RuleBasedStateMachine):
         self.closed_minor = 0
         self.stock = {ESPRESSO: 12}
         self.lsn: int = self.house.run(self.house.service.set_stock("boss", ESPRESSO, 12))["lsn"]
+
+    def table_of(self, pick: int) -> str:
+        """A table with a party three times out of four, any table otherwise."""
+        taken = sorted(self.parties)
+        return taken[pick % len(taken)] if taken and pick % 4 else ALL_TABLES[pick % 3]
+
+    @initialize(quantity=st.integers(1, 3))
+    def two_parties_have_ordered(self, quantity: int) -> None:
+        """The house opens with guests at both terminals."""
+        for device in (DEVICE, OTHER_DEVICE):
+            self.order(device, WATER, quantity)
 
     def seating_at(self, table: str) -> int:
         """The id of the open seating at a table, 0 for none."""
@@ -116,23 +127,26 @@ class Evening(RuleBasedStateMachine):
         if item in self.stock:
             self.stock[item] += quantity
 
-    @rule(table=tables)
-    def seat(self, table: str) -> None:
+    @rule(pick=picks)
+    def seat(self, pick: int) -> None:
         """Staff seat a party."""
+        table = self.table_of(pick)
         if self.try_(self.house.service.open_seating("anna", table), possible=table not in self.parties):
             self.parties[table] = Party()
 
-    @rule(table=tables, to=tables)
-    def transfer(self, table: str, to: str) -> None:
+    @rule(pick=picks, to=st.sampled_from(ALL_TABLES))
+    def transfer(self, pick: int, to: str) -> None:
         """Staff move a party."""
+        table = self.table_of(pick)
         seating = self.seating_at(table)
         possible = bool(seating) and to not in self.parties
         if self.try_(self.house.service.transfer("anna", seating, to), possible=possible):
             self.parties[to] = self.parties.pop(table)
 
-    @rule(table=tables, into=tables)
-    def merge(self, table: str, into: str) -> None:
+    @rule(pick=picks, other=picks)
+    def merge(self, pick: int, other: int) -> None:
         """Staff put two parties together."""
+        table, into = self.table_of(pick), self.table_of(other)
         seating, target = self.seating_at(table), self.seating_at(into)
         possible = bool(seating and target) and table != into
         possible = possible and not self.parties[table].paid_minor and not self.parties[into].paid_minor
@@ -141,9 +155,10 @@ class Evening(RuleBasedStateMachine):
             self.parties[into].lines.update(source.lines)
             self.parties[into].ordered |= source.ordered
 
-    @rule(table=tables, choice=st.integers(0, 30), step=st.sampled_from([1, 2, 3]))
-    def cook(self, table: str, choice: int, step: int) -> None:
+    @rule(pick=picks, choice=st.integers(0, 30), step=st.sampled_from([1, 2, 3]))
+    def cook(self, pick: int, choice: int, step: int) -> None:
         """The kitchen moves a line forward."""
+        table = self.table_of(pick)
         party = self.parties.get(table)
         if party is None or not party.lines:
             return
@@ -153,9 +168,10 @@ class Evening(RuleBasedStateMachine):
         if self.try_(self.house.service.set_line_state("cook", *key, LineState(step)), possible=possible):
             line[1] = step
 
-    @rule(table=tables, choice=st.integers(0, 30))
-    def void(self, table: str, choice: int) -> None:
+    @rule(pick=picks, choice=st.integers(0, 30))
+    def void(self, pick: int, choice: int) -> None:
         """Staff take a line off."""
+        table = self.table_of(pick)
         party = self.parties.get(table)
         if party is None or not party.lines:
             return
@@ -170,9 +186,10 @@ class Evening(RuleBasedStateMachine):
             if party.bill:
                 party.billed_minor = party.total_minor
 
-    @rule(table=tables)
-    def draw_up(self, table: str) -> None:
+    @rule(pick=picks)
+    def draw_up(self, pick: int) -> None:
         """Staff make the bill."""
+        table = self.table_of(pick)
         party = self.parties.get(table)
         possible = party is not None and party.ordered
         result = self.try_(self.house.service.bill("anna", self.seating_at(table)), possible=possible)
@@ -180,21 +197,23 @@ class Evening(RuleBasedStateMachine):
             assert result["total_minor"] == party.total_minor
             party.bill, party.billed_minor = int(str(result["bill"])), party.total_minor
 
-    @rule(table=tables, amount=st.integers(1, 1200))
-    def pay(self, table: str, amount: int) -> None:
+    @rule(pick=picks, amount=st.one_of(st.integers(1, 1200), st.just(0)))
+    def pay(self, pick: int, amount: int) -> None:
         """Somebody pays."""
+        table = self.table_of(pick)
         party = self.parties.get(table)
         if party is None or not party.bill:
             return
         due = party.billed_minor - party.paid_minor
-        amount = min(amount, due + 1)
+        amount = min(amount, due + 1) or due  # 0: all of it
         possible = 0 < amount <= due and party.billed_minor == party.total_minor
         if self.try_(self.house.service.pay("anna", party.bill, amount, "cash"), possible=possible):
             party.paid_minor += amount
 
-    @rule(table=tables)
-    def close(self, table: str) -> None:
+    @rule(pick=picks)
+    def close(self, pick: int) -> None:
         """Staff end a seating."""
+        table = self.table_of(pick)
         party = self.parties.get(table)
         billed = party is not None and (not party.bill or party.billed_minor == party.total_minor)
         possible = party is not None and billed and party.paid_minor == party.total_minor
@@ -240,4 +259,4 @@ class Evening(RuleBasedStateMachine):
 
 
 TestEvening = Evening.TestCase
-TestEvening.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+TestEvening.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
