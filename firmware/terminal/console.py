@@ -1,6 +1,6 @@
 # The line console: words for people, JSON lines for machines.
 #
-# People: help, menu [words], order WORDS, add WORDS, basket, submit, clear, orders, status, reboot, repl.
+# People: see spoken.py, or type help.
 # Machines: `!<n> {"do": COMMAND, ...}` is answered by exactly one `=<n> {"ok": true, ...}` or
 # `=<n> {"ok": false, "error": CODE, "text": SENTENCE}`. COMMAND is one of
 #   info                            who and what this is
@@ -8,8 +8,9 @@
 #   stats                           counters of link, sender, session, outbox, flash
 #   screen                          what the guest sees
 #   menu {find?, first?, count?}    items [id, name, price] that fit the words, or all; so many from there on
-#   order {lines, table?, menu?, total?}   lines [[item id or words, quantity, [modifier id or words]]] ->
-# op, total add {item, quantity?, modifiers?}  remove {index}  clear  submit    the basket
+#   order {lines, table?, menu?, total?}   -> op, total; lines [[item id or words, quantity,
+#                                   [modifier id or words, ...]], ...]
+#   add {item, quantity?, modifiers?}  remove {index}  clear  submit    the basket
 #   orders                          ops still in the outbox
 #   change {op, lines, total?}  cancel {op, reason?}  -> op; of an order, by its op id
 #   waiter {reason?}  bill {shares?, tender?}  pay       -> op; pay seals the bill that was asked for
@@ -17,14 +18,14 @@
 #   telemetry                       sends the terminal's own figures once
 #   wait {for: "online"|"idle"|"menu", ms}   answers when it is so, or with TIMEOUT
 #   drop                            closes the connection to the broker (it comes back)
-#   reboot, repl, hang              restart; leave to the MicroPython prompt; stop yielding (the watchdog's
-# case) and, in a bench image, what agent.py adds. Events are lines `@<name> {...}`: boot, ready, online,
-# offline, session, menu, queued, reply, notice, ota, error.
+#   reboot, repl, hang              restart; leave to the MicroPython prompt; stop yielding, for the watchdog
+# and, in a bench image, what agent.py adds. Events are lines `@<name> {...}`: boot, ready, online, offline,
+# session, menu, queued, reply, notice, ota, error.
 import asyncio
 import json
 import sys
 
-from terminal import heap, orderwords
+from terminal import heap
 from terminal.compat import const, sleep_ms, ticks_diff, ticks_ms
 from terminal.flashlog import StorageError
 from terminal.stdio import LineReader
@@ -34,22 +35,6 @@ from terminal.version import text as version_text
 from terminal.wire.errors import WireError
 
 _MAX_WAIT_MS = const(120000)
-_HELP = (
-    "help                      this list",
-    "menu [words]              what there is, or what fits the words",
-    'order 2x espresso + 1x "flat white" with oat milk',
-    "add, basket, clear, submit   the same in steps",
-    "orders                    what became of your orders",
-    "change 1001 2x espresso   replaces what that order consists of",
-    "cancel 1001 [mind | mistake | slow | other]",
-    "waiter [order | pay | help]   calls somebody",
-    "bill [3] [cash | card]    asks for the bill, here for three payers",
-    "pay                       seals the bill and closes it",
-    "status                    connection, menu, memory",
-    "update                    which version runs",
-    "reboot                    restart the terminal",
-    "repl                      leave to the MicroPython prompt (Ctrl-C does the same)",
-)
 
 
 class Refused(Exception):
@@ -77,8 +62,8 @@ class Console:
     def __init__(self, app, board, write=print):
         self.app = app
         self.board = board
-        self._write = write
-        self._paying = None
+        self.write = write
+        self._spoken = None
         self.commands = {
             "info": self._info,
             "heap": self._heap,
@@ -109,25 +94,6 @@ class Console:
                     "drop": self._drop,
                 }
             )
-        self._words = {
-            "help": self._say_help,
-            "menu": self._say_menu,
-            "order": self._say_order,
-            "add": self._say_add,
-            "basket": self._say_basket,
-            "clear": self._say_clear,
-            "submit": self._say_submit,
-            "orders": self._say_orders,
-            "change": self._say_change,
-            "cancel": self._say_cancel,
-            "waiter": self._say_waiter,
-            "bill": self._say_bill,
-            "pay": self._say_pay,
-            "status": self._say_status,
-            "update": self._say_update,
-            "reboot": self._reboot_words,
-            "repl": self._repl_words,
-        }
 
     # ------------------------------------------------------------------ lines
 
@@ -185,23 +151,17 @@ class Console:
             text = json.dumps(
                 _failure("NO_MEMORY", "the answer does not fit the memory at hand: ask for less")
             )
-        self._write("=" + number + " " + text)
+        self.write("=" + number + " " + text)
 
     def _human(self, line):
-        word, _, rest = line.partition(" ")
-        speak = self._words.get(word.lower())
-        if speak is None:
-            self._write(f'"{word}" is not a command; try help')
-            return
-        if self.app is None and word not in ("help", "reboot", "repl", "update"):
-            self._write("the terminal did not start; see the error above")
-            return
+        if self._spoken is None:
+            from terminal.spoken import Spoken
+
+            self._spoken = Spoken(self, Stop)
         try:
-            speak(rest.strip())
-        except (UiError, StorageError) as error:
-            self._write(error.text)
-        except WireError as error:
-            self._write("refused: " + error.code)
+            self._spoken.speak(line)
+        except MemoryError:
+            self.write("there is not enough memory for this now")
 
     # ------------------------------------------------------------------ machine commands
 
@@ -297,10 +257,10 @@ class Console:
         self.app.ui.clear()
 
     def _submit(self, request):
-        op_id, total = self._submit_basket()
+        op_id, total = self.submit_basket()
         return {"op": _hex(op_id), "total": total}
 
-    def _submit_basket(self):
+    def submit_basket(self):
         ui = self.app.ui
         if not ui.basket:
             raise UiError("BASKET_EMPTY", "the basket is empty")
@@ -374,156 +334,6 @@ class Console:
     def _hang(self, request):
         while True:
             pass
-
-    # ------------------------------------------------------------------ words for people
-
-    def _say_help(self, rest):
-        for line in _HELP:
-            self._write(line)
-
-    def _say_menu(self, rest):
-        app = self.app
-        if app.menu.current() is None:
-            self._write(app.ui.banner())
-            return
-        if rest:
-            items = app.menu.find(rest, 20)
-            if not items:
-                self._write(f'nothing on the menu fits "{rest}"')
-            for item in items:
-                self._write_item(item)
-                for group_id in item.groups:
-                    group = app.menu.group(group_id)
-                    names = ", ".join([name for _, name, _ in group.modifiers])
-                    need = "choose " if group.min else "with "
-                    self._write(f"        {need}{group.name}: {names}")
-            return
-        for category, name in app.menu.categories():
-            self._write(name)
-            for item in app.menu.items(category):
-                self._write_item(item)
-
-    def _write_item(self, item):
-        self._write(f"  {self.app.ui.money(item.price):>12}  {item.name}")
-
-    def _say_add(self, rest):
-        ui = self.app.ui
-        before = len(ui.basket)
-        try:
-            for quantity, name, modifiers in orderwords.parse(rest, self._is_name):
-                ui.add(name, quantity, modifiers)
-        except (UiError, StorageError):
-            del ui.basket[before:]  # all of it, or nothing
-            raise
-        for line in ui.basket[before:]:
-            self._write("  " + ui.line_text(line))
-
-    def _is_name(self, words):
-        items = self.app.menu.find(words, 2)
-        return len(items) == 1
-
-    def _say_order(self, rest):
-        kept = self.app.ui.basket
-        self.app.ui.basket = []
-        try:
-            self._say_add(rest)
-            self._say_submit("")
-        finally:
-            self.app.ui.basket = kept
-
-    def _say_submit(self, rest):
-        app = self.app
-        _, total = self._submit_basket()
-        fate = "sent to the kitchen" if app.ui.online else "kept in the terminal until the network is back"
-        self._write(f"table {app.ui.table}: {app.ui.money(total)}, {fate}")
-
-    def _say_change(self, rest):
-        ui = self.app.ui
-        order, words = self.app.requests().find_order(rest)
-        kept = ui.basket
-        ui.basket = []
-        try:
-            self._say_add(words)
-            _, total = self.app.requests().change(order["op"], ui.basket)
-        finally:
-            ui.basket = kept
-        self._write(f"asked for: {ui.money(total)} together")
-
-    def _say_cancel(self, rest):
-        requests = self.app.requests()
-        order, words = requests.find_order(rest)
-        requests.cancel(order["op"], requests.reason(words, requests.cancel_reasons, 4))
-        self._write("asked to cancel it")
-
-    def _say_waiter(self, rest):
-        requests = self.app.requests()
-        requests.call(requests.reason(rest, requests.call_reasons, 0))
-        self._write("calling somebody")
-
-    def _say_bill(self, rest):
-        requests = self.app.requests()
-        requests.bill(*requests.parse_bill(rest))
-        self._write("asking for the bill")
-
-    def _say_pay(self, rest):
-        claim = self.app.requests().claim()
-        self._write(f"sealing the bill of {self.app.ui.money(claim.total)}")
-        self._paying = asyncio.create_task(self._pay_for())
-
-    # What people asked for with `pay`, in the background: the signature takes a while.
-    async def _pay_for(self):
-        try:
-            await self.app.requests().pay()
-        except (UiError, StorageError) as error:
-            self._write(error.text)
-        except WireError as error:
-            self._write("refused: " + error.code)
-
-    def _say_basket(self, rest):
-        ui = self.app.ui
-        if not ui.basket:
-            self._write("the basket is empty")
-            return
-        for line in ui.basket:
-            self._write("  " + ui.line_text(line))
-        self._write("  together " + ui.money(self.app.menu.total(ui.basket)))
-
-    def _say_clear(self, rest):
-        self.app.ui.clear()
-        self._write("the basket is empty")
-
-    def _say_orders(self, rest):
-        ui = self.app.ui
-        if not ui.orders:
-            self._write("no orders yet")
-        for order in ui.orders:
-            what = f"{order['pieces']} pieces, table {order['table']}"
-            self._write(f"  {ui.money(order['total']):>12}  {what}: {order['text']}")
-
-    def _say_status(self, rest):
-        app = self.app
-        info = app.menu.current()
-        link = "connected" if app.ui.online else "not connected"
-        self._write(f"{app.identity.device} at {app.identity.site}, table {app.ui.table}: {link}")
-        self._write(
-            f"menu {info.version if info else 'none'}, {len(app.outbox)} orders waiting for their answer"
-        )
-        self._write(f"firmware {version_text(VERSION)} from {app.slot}, {heap.figures()['free']} bytes free")
-        if app.ui.notice:
-            self._write(app.ui.notice)
-
-    def _say_update(self, rest):
-        slot = self.app.slot if self.app is not None else "factory"
-        self._write(f"firmware {version_text(VERSION)} from {slot}; updates are installed by themselves")
-
-    def _reboot_words(self, rest):
-        self._write("restarting")
-        if self.app is not None:
-            self.app.outbox.flush()
-        self.board.reset()
-
-    def _repl_words(self, rest):
-        raise Stop
 
 
 _CONDITIONS = {

@@ -275,6 +275,31 @@ def test_the_machine_console_answers_every_line_once(server: BenchServer, table:
     assert [order.total_minor for order in orders_of(server, table)] == [940]
 
 
+def test_people_are_answered_in_words_whatever_they_type(server: BenchServer, table: Table) -> None:
+    said: dict[str, list[str]] = {}
+    lines = [
+        "help", "HELP", "menu", "menu flat", "menu currywurst", "basket", "submit", "add", "add 2x espresso",
+        "add espresso + currywurst", "basket", "clear", "order", 'order "flat white', "order c",
+        "order rib-eye", "order 0x espresso", "orders", "status", "update", "nonsense", "__init__", "speak",
+        "cancel 99", "pay",
+    ]  # fmt: skip
+
+    async def story(terminal: Terminal, console: Console) -> None:
+        await until(terminal, lambda: terminal.ui.online)
+        for line in lines:
+            before = len(table.lines)
+            await console.handle(line)
+            said[line] = table.lines[before:]
+
+    table.run(story)
+    assert [line for line in lines if not said[line]] == []
+    assert said["basket"][-1] == "  together 5.20 EUR"  # all of a wish goes into the basket, or nothing
+    assert len(said["menu"]) > 60
+    assert said["order c"][0].startswith('"c" could be: cappuccino')
+    assert all("not a command" in said[line][0] for line in ("nonsense", "__init__", "speak"))
+    assert orders_of(server, table) == []
+
+
 def test_a_blank_terminal_says_that_it_needs_provisioning(tmp_path: Path) -> None:
     with pytest.raises(AppError) as caught:
         Terminal(HostBoard(tmp_path, Nor(regions.FLASH_BYTES)))
