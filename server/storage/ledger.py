@@ -179,6 +179,14 @@ class Ledger:
             )
         ]
 
+    def lsns(self, site: str) -> list[int]:
+        """Every LSN given out, ascending: those of answers to terminals and those of what staff did."""
+        rows = self._rows(
+            "SELECT lsn FROM answer WHERE site = ? UNION SELECT lsn FROM event WHERE site = ? ORDER BY lsn",
+            (site, site),
+        )
+        return [int(row[0]) for row in rows]
+
     def stock(self, site: str) -> dict[int, int]:
         """What is left of every counted item."""
         return dict(self._rows("SELECT item, count FROM stock WHERE site = ?", (site,)))
