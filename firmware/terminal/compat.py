@@ -32,8 +32,6 @@ class micropython:
     def viper(function):
         return function
 
-    native = viper
-
 
 def ptr8(buf):
     return memoryview(buf)

@@ -8,16 +8,10 @@
 # same (a record rotted), no bill is sealed until the next seating begins: a terminal never signs what it
 # cannot check.
 import struct
-import sys
 from collections import namedtuple
 from hashlib import sha256
 
 from .compat import const
-
-if sys.implementation.name == "micropython":
-    import micropython
-else:
-    from .compat import micropython
 
 _KEY = "tally"
 _BILL_KEY = "bill"
@@ -48,7 +42,6 @@ class Tally:
 
     # Hashes what has arrived. Cheap when nothing has; what continues the chain, which is nearly everything,
     # is dealt with in one loop without looking anything up twice.
-    @micropython.native
     def fold(self):
         answers = self.answers
         if not answers:
