@@ -19,6 +19,7 @@ from bench.suites.menu_steps import (
     MENU_CHUNKS,
     RIB_EYE_ID,
     Edition,
+    announced,
     announcing,
     await_edition,
     await_version,
@@ -150,6 +151,7 @@ def menu_published_while_offline_is_fetched_on_reconnect(rig: Rig) -> None:
     offline(rig)
     missed = publish(rig)
     newest = publish(rig)
+    announced(rig, newest)
     rig.link.clear()
     await_edition(rig.terminal, newest)
     versions = [event.data["version"] for event in rig.terminal.console.events("menu")]

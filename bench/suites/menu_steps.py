@@ -21,6 +21,7 @@ from bench.suites import volume
 from bench.suites.forging import fixture_signer, open_beacon
 from bench.suites.steps import ESPRESSO_ID
 from bench.terminal import Terminal
+from bench.wait import until
 from server.devices.keys import KeyStore
 from server.wire.menufile import parse_menu
 from server.wire.menus import MenuChunk
@@ -63,6 +64,15 @@ def publish(rig: Rig) -> Edition:
     file.write_text(json.dumps(document))
     rig.server.admin("menu", "publish", str(file))
     return edition
+
+
+def announced(rig: Rig, edition: Edition) -> None:
+    """Wait until the server's beacon names this edition."""
+    with rig.impostor() as watcher:
+        until(
+            lambda: open_beacon(watcher.beacon(), rig.options.site).menu_version == edition.version,
+            f"a beacon that names menu {edition.version}",
+        )
 
 
 def publish_demo(rig: Rig) -> int:
