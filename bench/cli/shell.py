@@ -132,7 +132,7 @@ class Kitchen:
 def _raw_terminal(fd: int) -> Iterator[None]:
     before = termios.tcgetattr(fd)
     try:
-        tty.setraw(fd)
+        tty.setraw(fd, termios.TCSADRAIN)  # what was typed already stays
         yield
     finally:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)

@@ -15,6 +15,7 @@ from bench.server import BenchServer
 from server.storage.ledger import Ledger
 
 SITE = "demo"
+NOTICE_S = 0.25  # how often a server looks for what was changed beside it
 PASSWORD = "pw"
 KEYS = Path(__file__).resolve().parents[2] / "fixtures" / "keys"
 ROOT_SPKI = (KEYS / "root.pub.der").read_bytes()
@@ -59,10 +60,23 @@ def terminal(number: int = 1) -> SoftTerminal:
 
 
 async def online(server: BenchServer, number: int = 1, *, clean: bool = True) -> SoftTerminal:
-    """A terminal that is connected and has a session."""
-    made = terminal(number)
-    made.handshake = next(d.handshake for d in Ledger(server.state).devices(SITE) if d.device == made.device)
-    await made.connect(server.host, server.port, clean=clean)
+    """A terminal that is connected and has a session.
+
+    A login may be refused until the server has noticed that the terminal was let in again (within 1 s).
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + 10
+    while True:
+        made = terminal(number)
+        devices = Ledger(server.state).devices(SITE)
+        made.handshake = next(d.handshake for d in devices if d.device == made.device)
+        try:
+            await made.connect(server.host, server.port, clean=clean)
+            break
+        except LinkError:
+            if loop.time() > end:
+                raise
+            await asyncio.sleep(NOTICE_S)
     await made.hello()
     return made
 
