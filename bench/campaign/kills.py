@@ -2,8 +2,8 @@
 
 A kill is a power cut: every store is in the flash file before the instruction after it. Where it falls is
 the seed's choice in time, so what it hits depends on the host; what was promised by then is what the console
-had said. The recovery may be hit by a second kill. Everything runs on the emulated RV32 chip, signatures
-included; the oracles are the campaign's, without those that need the trace of flash steps.
+had said. The recovery may be hit by a second kill. Everything runs on the emulated RV32 chip but the
+public powers of known signatures; the oracles are the campaign's, without those that need the trace.
 """
 
 from __future__ import annotations
