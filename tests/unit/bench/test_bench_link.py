@@ -189,6 +189,8 @@ def test_a_recorded_publish_can_be_replayed_later(rigged: Rigged) -> None:
 
 
 def test_a_cut_link_closes_both_ends_and_takes_new_connections(rigged: Rigged) -> None:
+    rigged.client.say("o/demo/t-0001/op", b"through")
+    assert rigged.broker.heard().payload == b"through"  # the connection stands, from end to end
     rigged.link.cut()
     assert rigged.client.closed.wait(DEADLINE_S)
     assert rigged.broker.closed.wait(DEADLINE_S)
