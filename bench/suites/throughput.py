@@ -82,7 +82,7 @@ def latencies_ms(seen: Json) -> list[float]:
 
 @SUITE.case("instructions_per_signed_order", features=(INSTRET,), deadline_s=120)
 def instructions_per_signed_order(rig: Rig) -> str:
-    """A signed order with journal and verified reply costs at most 250,000 instructions at window 8."""
+    """A signed order, journaled, with verified reply: at most 250,000 instructions without the bill chain."""
     terminal = counting(rig)
     campaign(terminal, 20, window=WINDOW, chain=True)
     chained = campaign(terminal, ORDERS, window=WINDOW, chain=True)["instret"] / ORDERS
