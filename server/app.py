@@ -297,7 +297,8 @@ class OrderServer:
         except Refusal as refusal:
             raise StorageError(
                 f"the current menu in {database.path} is not signed by this server's key ({refusal.detail}); "
-                f"restore keys and database from the same backup"
+                f"run `tableside server keys rotate` again if a rotation was interrupted, else restore keys "
+                f"and database from the same backup"
             ) from refusal
 
     def _reload(self, connection: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from server.wire import aad, shapes
 from server.wire.cbor import Value, decode, encode
-from server.wire.cose import sign1, verify_sign1
+from server.wire.cose import parse_sign1, sign1, verify_sign1
 from server.wire.errors import Refusal, RefusalCode
 from server.wire.rsa import Signer, VerifyKey
 
@@ -132,6 +132,11 @@ class Menu:
     def open(cls, frame: bytes, key: VerifyKey, site: str) -> "Menu":
         """Return the menu that the server-sign key `key` signed for `site`. Raises: Refusal."""
         return cls.from_payload(verify_sign1(frame, key, aad.menu(site), MENU_MAX_BYTES))
+
+    @classmethod
+    def read(cls, frame: bytes) -> "Menu":
+        """Return the menu in a frame of the site's own store, whoever signed it. Raises: Refusal."""
+        return cls.from_payload(parse_sign1(frame, MENU_MAX_BYTES).payload)
 
 
 def _name(value: Value, what: str) -> str:

@@ -20,6 +20,8 @@ import pytest
 from server_bench import KEYS, SITE, prepare_state
 
 from server import cli
+from server.devices.keyfiles import load_signer
+from server.devices.keys import KeyStore
 from server.storage.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -235,6 +237,17 @@ def test_rotated_keys_sign_the_menu_anew_and_the_server_starts(state: Path) -> N
     server = start("--state", state, "--ready-json")
     assert server.stdout is not None
     assert json.loads(server.stdout.readline())["first_start"] == []
+    server.terminate()
+    server.communicate(timeout=DEADLINE_S)
+
+
+def test_a_rotation_that_was_interrupted_is_named_and_can_be_done_again(state: Path) -> None:
+    KeyStore(state / "keys", "demo").rotate_sign(load_signer(KEYS / "root.pem"))  # and no menu signed by it
+    assert "keys rotate" in one_sentence(command("run", "--state", state), 2)
+    assert command("keys", "rotate", "--state", state).returncode == 0
+    server = start("--state", state, "--ready-json")
+    assert server.stdout is not None
+    assert json.loads(server.stdout.readline())["event"] == "ready"
     server.terminate()
     server.communicate(timeout=DEADLINE_S)
 
