@@ -18,10 +18,11 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import NullPool
 
 from server.errors import ServerError
-from server.storage import guards, schema_access, schema_house
+from server.storage import guards, schema_access, schema_house, schema_releases
 from server.storage.schema import HEAD_REVISION, SCHEMA_VERSION
 
-_TABLES = (schema_house.event, schema_access.access_token)  # their modules complete the metadata
+# Their modules complete the metadata.
+_TABLES = (schema_house.event, schema_access.access_token, schema_releases.rollout)
 metadata = _TABLES[0].metadata
 
 DATABASE_NAME = "tableside.db"

@@ -23,8 +23,8 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 2
-HEAD_REVISION = "0002"
+SCHEMA_VERSION = 3
+HEAD_REVISION = "0003"
 
 DEVICE_STATES = ("pending", "active", "suspended", "retired")
 

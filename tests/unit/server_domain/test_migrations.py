@@ -101,6 +101,21 @@ def test_the_way_down_restores_the_old_schema_with_its_orders(tmp_path: Path) ->
     open_database(tmp_path, upgrade=True).close()
 
 
+def test_what_was_on_offer_is_still_offered_to_everybody_after_the_way_up(tmp_path: Path) -> None:
+    path = database_path(tmp_path)
+    engine = engine_of(path)
+    with engine.begin() as connection:
+        migrations.upgrade(connection, "0002")
+        connection.exec_driver_sql(
+            "INSERT INTO release VALUES ('house', x'0102030405060708', 65792, 'process', x'01', x'02', 5)"
+        )
+    engine.dispose()
+    open_database(tmp_path, upgrade=True).close()
+    assert rows(path, "SELECT hex(ref), state, share, group_name FROM rollout") == [
+        ("0102030405060708", "running", 10_000, "")
+    ]
+
+
 def test_an_old_database_is_not_changed_by_a_command_that_only_wants_to_look(tmp_path: Path) -> None:
     path = old_database(tmp_path)
     before = schema_of(path)
