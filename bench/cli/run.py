@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shlex
 import subprocess
@@ -13,16 +14,17 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import suites
-from bench.boards.catalogue import KINDS, BoardRequest
+from bench.boards.catalogue import KINDS, BoardRequest, firmware_for
 from bench.cli.progress import LiveProgress, PlainProgress, progress_for
 from bench.errors import BenchError
 from bench.measure import PASS, SKIP
 from bench.paths import ROOT
 from bench.report import html, junit, table
 from bench.results import EXIT_CODES, BoardInfo, RunResult, to_json
-from bench.rig import Rig, RigOptions, make_run_dir
+from bench.rig import RigOptions, make_run_dir
+from bench.suites.lanes import run_in_lanes
 from bench.suites.registry import Suite
-from bench.suites.runner import run_suites
+from bench.suites.runner import Recorder
 
 REPLAY_LINES = 10
 EXAMPLES = """examples:
@@ -49,6 +51,15 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("--case", metavar="NAME", help="only this case")
     parser.add_argument(
         "--seed", type=int, help="seed of everything random in the run (default: a fresh one, printed)"
+    )
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        type=int,
+        choices=range(1, 17),
+        default=min(os.cpu_count() or 1, 4),
+        help="suites at once, each with its own server and board (default: a core each, at most 4; a real "
+        "board is one); suites that take times run alone",
     )
     parser.add_argument(
         "--json", metavar="FILE", nargs="?", const="-", help="write the result as JSON (- or nothing: stdout)"
@@ -102,7 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = make_run_dir(seed)
     result = RunResult(seed, BoardInfo(arguments.board, commit=_commit()))
     try:
-        _run_on_rig(arguments, chosen, result, folder, console, progress)
+        _run_suites(arguments, chosen, result, folder, console, progress)
     finally:
         if isinstance(progress, LiveProgress):
             progress.pause()
@@ -113,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_CODES[result.outcome]
 
 
-def _run_on_rig(
+def _run_suites(
     arguments: argparse.Namespace,
     chosen: list[Suite],
     result: RunResult,
@@ -124,13 +135,24 @@ def _run_on_rig(
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    with Rig(RigOptions(board_request(arguments), result.seed), folder, say) as rig:
-        firmware = rig.firmware
-        if firmware is not None:
-            result.board.firmware, result.board.micropython = firmware.digest, firmware.micropython
-        say(f"board {arguments.board}, firmware {result.board.firmware or 'its own'}, seed {result.seed}")
-        rig.start()
-        run_suites(rig, chosen, result, progress, arguments.case)
+    request = board_request(arguments)
+    firmware = firmware_for(request.kind, say)  # built here, once, before lanes ask for it
+    if firmware is not None:
+        result.board.firmware, result.board.micropython = firmware.digest, firmware.micropython
+    jobs = 1 if arguments.port else arguments.jobs
+    say(f"board {request.kind}, firmware {result.board.firmware or 'its own'}, seed {result.seed}")
+    try:
+        run_in_lanes(
+            chosen,
+            RigOptions(request, result.seed),
+            folder,
+            Recorder(result, progress),
+            only=arguments.case,
+            jobs=jobs,
+            say=say,
+        )
+    finally:
+        result.suites.sort(key=lambda suite: suites.NAMES.index(suite.name))
 
 
 def _chosen_suites(arguments: argparse.Namespace) -> list[Suite]:

@@ -35,11 +35,12 @@ class Case:
 
 
 class Suite:
-    """Cases that share a rig and run in order."""
+    """Cases that share a rig and run in order; one that runs `alone` takes times others would spoil."""
 
-    def __init__(self, name: str, about: str) -> None:
+    def __init__(self, name: str, about: str, *, alone: bool = False) -> None:
         self.name = name
         self.about = about
+        self.alone = alone
         self.cases: list[Case] = []
         self.prepare: Callable[[Rig], None] | None = None
 
@@ -66,6 +67,10 @@ class Suite:
             return function
 
         return register
+
+    def chosen(self, only: str | None) -> list[Case]:
+        """The cases to run: all, or the one of that name."""
+        return [case for case in self.cases if only in (None, case.name)]
 
     def setup(self, function: Callable[[Rig], None]) -> Callable[[Rig], None]:
         """Register what runs once before the first case; when it fails, every case is an error."""

@@ -1,4 +1,4 @@
-"""Runs suites on a rig: deadlines, verdicts, evidence of failures, progress."""
+"""Runs a suite on a rig: deadlines, verdicts, evidence of failures, progress."""
 
 from __future__ import annotations
 
@@ -24,63 +24,85 @@ PREPARE_DEADLINE_S = 120.0
 
 
 class Progress(ABC):
-    """Told what happens while it happens."""
+    """Told what happens while it happens; everything it is told can be pickled."""
 
     @abstractmethod
-    def suite_begins(self, suite: Suite, cases: int) -> None:
+    def suite_begins(self, suite: str, about: str, cases: int) -> None:
         """A suite is about to run that many cases."""
 
     @abstractmethod
-    def case_begins(self, suite: Suite, case: Case) -> None:
+    def case_begins(self, suite: str, case: str) -> None:
         """A case starts."""
 
     @abstractmethod
-    def case_ends(self, suite: Suite, result: CaseResult) -> None:
+    def case_ends(self, suite: str, result: CaseResult) -> None:
         """A case is judged."""
 
     @abstractmethod
-    def measured(self, suite: Suite, figure: Measurement) -> None:
+    def measured(self, suite: str, figure: Measurement) -> None:
         """A figure was taken."""
 
+    @abstractmethod
+    def suite_ends(self, suite: str, seconds: float) -> None:
+        """A suite is through, whatever came of it."""
 
-def run_suites(
-    rig: Rig, suites: Sequence[Suite], run: RunResult, progress: Progress, only: str | None = None
-) -> None:
-    """Run the suites (of one case name only, if given) and append their results to `run` as they end.
+
+class Recorder(Progress):
+    """Keeps everything in a result, as it comes, and tells it on: an interrupted run keeps what it had."""
+
+    def __init__(self, run: RunResult, onward: Progress) -> None:
+        self._run = run
+        self._onward = onward
+        self._suites: dict[str, SuiteResult] = {}
+
+    def suite_begins(self, suite: str, about: str, cases: int) -> None:
+        self._suites[suite] = SuiteResult(suite)
+        self._run.suites.append(self._suites[suite])
+        self._onward.suite_begins(suite, about, cases)
+
+    def case_begins(self, suite: str, case: str) -> None:
+        self._onward.case_begins(suite, case)
+
+    def case_ends(self, suite: str, result: CaseResult) -> None:
+        self._suites[suite].cases.append(result)
+        self._onward.case_ends(suite, result)
+
+    def measured(self, suite: str, figure: Measurement) -> None:
+        self._suites[suite].measurements.append(figure)
+        self._onward.measured(suite, figure)
+
+    def suite_ends(self, suite: str, seconds: float) -> None:
+        self._suites[suite].seconds = seconds
+        self._onward.suite_ends(suite, seconds)
+
+
+def run_suite(rig: Rig, suite: Suite, progress: Progress, only: str | None = None) -> None:
+    """Run a suite (of one case name only, if given) and tell `progress` every result.
 
     Raises: BenchError when the rig itself cannot be had (nothing was judged).
     """
-    for suite in suites:
-        cases = [case for case in suite.cases if only in (None, case.name)]
-        if not cases:
-            continue
-        result = SuiteResult(suite.name)
-        run.suites.append(result)
-        progress.suite_begins(suite, len(cases))
-        began = time.monotonic()
-        try:
-            _run_suite(rig, suite, cases, result, progress)
-        finally:
-            result.seconds = time.monotonic() - began
+    cases = suite.chosen(only)
+    progress.suite_begins(suite.name, suite.about, len(cases))
+    began = time.monotonic()
+    try:
+        _run_cases(rig, suite, cases, progress)
+    finally:
+        progress.suite_ends(suite.name, time.monotonic() - began)
 
 
-def _run_suite(
-    rig: Rig, suite: Suite, cases: Sequence[Case], result: SuiteResult, progress: Progress
-) -> None:
+def _run_cases(rig: Rig, suite: Suite, cases: Sequence[Case], progress: Progress) -> None:
     broken = _prepare(rig, suite)
     for case in cases:
-        progress.case_begins(suite, case)
+        progress.case_begins(suite.name, case.name)
         if broken is None:
             verdict = _run_case(rig, suite, case)
         else:
             verdict = CaseResult(case.name, broken.outcome, broken.detail, console=broken.console)
-        result.cases.append(verdict)
-        progress.case_ends(suite, verdict)
+        progress.case_ends(suite.name, verdict)
         if broken is None and verdict.outcome in (FAIL, ERROR):
             broken = _prepare(rig, suite)  # what follows finds the rig as the suite expects it
         for figure in rig.measurements:
-            result.measurements.append(figure)
-            progress.measured(suite, figure)
+            progress.measured(suite.name, figure)
         rig.measurements.clear()
 
 

@@ -24,7 +24,7 @@ from bench.suites.steps import OPS, REPLIES, good_order_works, order_count
 from bench.terminal import OrderLine, Terminal
 from bench.wait import until
 
-SUITE = Suite("throughput", "What a signed order costs the terminal, the link and the server.")
+SUITE = Suite("throughput", "What a signed order costs the terminal, the link and the server.", alone=True)
 UP, DOWN = Direction.UP, Direction.DOWN
 
 COUNTING_TERMINAL = 3

@@ -13,8 +13,8 @@ from bench.measure import Measurement
 from bench.results import BoardInfo, CaseResult, RunResult
 from bench.rig import Rig, RigOptions
 from bench.suites import NAMES, load, load_all
-from bench.suites.registry import Case, Suite
-from bench.suites.runner import Progress, run_suites
+from bench.suites.registry import Suite
+from bench.suites.runner import Progress, Recorder, run_suite
 
 
 class Silent(Progress):
@@ -23,17 +23,20 @@ class Silent(Progress):
     def __init__(self) -> None:
         self.told: list[str] = []
 
-    def suite_begins(self, suite: Suite, cases: int) -> None:
-        self.told.append(f"{suite.name}:{cases}")
+    def suite_begins(self, suite: str, about: str, cases: int) -> None:
+        self.told.append(f"{suite}:{cases}")
 
-    def case_begins(self, suite: Suite, case: Case) -> None:
-        self.told.append(case.name)
+    def case_begins(self, suite: str, case: str) -> None:
+        self.told.append(case)
 
-    def case_ends(self, suite: Suite, result: CaseResult) -> None:
+    def case_ends(self, suite: str, result: CaseResult) -> None:
         self.told.append(result.outcome)
 
-    def measured(self, suite: Suite, figure: Measurement) -> None:
+    def measured(self, suite: str, figure: Measurement) -> None:
         self.told.append(figure.name)
+
+    def suite_ends(self, suite: str, seconds: float) -> None:
+        self.told.append(suite)
 
 
 def run(
@@ -41,7 +44,7 @@ def run(
 ) -> tuple[RunResult, Silent]:
     result, progress = RunResult(1, BoardInfo(board)), Silent()
     with Rig(RigOptions(BoardRequest(board)), folder) as rig:
-        run_suites(rig, [suite], result, progress, only)
+        run_suite(rig, suite, Recorder(result, progress), only)
     return result, progress
 
 
