@@ -74,6 +74,16 @@ def devices_add(args: argparse.Namespace) -> int:
     return 0
 
 
+def devices_password(args: argparse.Namespace) -> int:
+    """`devices password`."""
+    if not args.password:
+        raise ConfigError("the password is empty")
+    with _opened(args) as (database, site):
+        admin.set_password(database, site, args.device, hash_password(args.password))
+    print(f"{args.device} has another password from now on")
+    return 0
+
+
 def migrate(args: argparse.Namespace) -> int:
     """`migrate`: like the start of a server, without serving."""
     if not database_path(args.state).exists():

@@ -35,12 +35,12 @@ from server.storage.registry import StoreBeacon, load_beacons, load_sessions
 from server.storage.schema import SCHEMA_VERSION
 from server.storage.writer import QueueFull, Writer
 from server.transport.auth import Authenticator
-from server.transport.broker import DeviceBroker
 from server.transport.handshakes import Handshakes
 from server.transport.ingest import Ingest
 from server.transport.limits import RateLimiter
 from server.transport.notices import Notices
 from server.transport.observations import Observations
+from server.transport.seams import MessageBroker
 from server.transport.updates import Updates
 from server.wire.errors import Refusal
 from server.wire.menufile import parse_menu
@@ -97,7 +97,7 @@ class OrderServer:
         self._published_menu = 0
         self._database: Database | None = None
         self._writer: Writer | None = None
-        self._broker: DeviceBroker | None = None
+        self._broker: MessageBroker | None = None
         self._http: HttpSide | None = None
 
     @property
@@ -256,8 +256,22 @@ class OrderServer:
             updates=self._updates,
             notices=self.notices,
         )
-        self._broker = self._platform.broker(
-            site=site,
+        self._broker = self._make_broker(ingest, limiter)
+
+    def _make_broker(self, ingest: Ingest, limiter: RateLimiter) -> MessageBroker:
+        config = self.config
+        if config.broker is not None:
+            from server.transport.external import ExternalBroker
+
+            return ExternalBroker(
+                site=config.site,
+                login=config.broker,
+                known=lambda device: device in self._catalogue.snapshot.devices,
+                on_publish=ingest,
+                refuse=self.observations.refuse,
+            )
+        return self._platform.broker(
+            site=config.site,
             host=config.mqtt_host,
             port=config.mqtt_port,
             authenticate=Authenticator(self._catalogue, limiter, self._executor),
@@ -437,7 +451,7 @@ class OrderServer:
         fresh.write_text(text + "\n")
         os.replace(fresh, path)
 
-    def _need_broker(self) -> DeviceBroker:
+    def _need_broker(self) -> MessageBroker:
         if self._broker is None:
             raise RuntimeError("the server is not started")
         return self._broker

@@ -23,6 +23,7 @@ from server.config import (
     ServerConfig,
     check_site,
     parse_address,
+    parse_broker,
     parse_calls,
     parse_rate,
 )
@@ -102,11 +103,13 @@ def _add_run(commands: Any) -> None:
     parser = commands.add_parser(
         "run",
         help="start the server and its embedded MQTT broker",
-        description="Start the order server with its embedded MQTT broker. The first start makes keys, the "
+        description="Start the order server with its embedded MQTT broker, or beside another one (--broker). "
+        "The first start makes keys, the "
         "database and "
         "the demo menu in the state folder, and says so. Ctrl-C or SIGTERM stops it cleanly.",
         epilog="examples:\n  tableside server run\n  tableside server run --state /var/lib/tableside --mqtt "
         "0.0.0.0:1883\n"
+        "  tableside server run --broker @/etc/tableside/server.url\n"
         "  tableside server run --limit-op 50:100 --limit-hello 0.2:5",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -115,6 +118,10 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("--site", default="demo", help="name of the restaurant (default: %(default)s)")
     parser.add_argument("--mqtt", default="127.0.0.1:0", metavar="HOST:PORT",
                         help="where the broker listens; 0: a free port (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--broker", default="embedded", metavar="URL",
+                        help="a broker beside the server instead: mqtt://USER:PASSWORD@HOST:PORT, or "
+                             "@FILE that holds such a URL; `server broker-config` writes both sides for "
+                             "mosquitto (default: %(default)s)")  # fmt: skip
     parser.add_argument("--http", default="127.0.0.1:0", metavar="HOST:PORT",
                         help="where the HTTP API listens; 0: a free port; none: not at all "
                              "(default: %(default)s)")  # fmt: skip
@@ -163,6 +170,7 @@ def config_from(args: argparse.Namespace) -> ServerConfig:
         site=check_site(args.site),
         mqtt_host=host,
         mqtt_port=port,
+        broker=parse_broker(args.broker),
         http=None if args.http == "none" else parse_address(args.http),
         http_rate=parse_calls(args.limit_http) if args.limit_http else (2000, 10),
         root_key=args.root_key,

@@ -32,6 +32,7 @@ def add_commands(commands: Any) -> None:
         "tableside server migrate",
     )
     _add_evidence(commands)
+    _add_broker_config(commands)
 
 
 def _common(parser: argparse.ArgumentParser, *, listing: bool = False) -> None:
@@ -81,6 +82,10 @@ def _add_devices(commands: Any) -> None:
                           "stdin")  # fmt: skip
     add.add_argument("--password", required=True, help="its MQTT password")
     add.add_argument("--pending", action="store_true", help="register it without letting it order yet")
+    password = _leaf(group, "password", "devices_password", "give a terminal another MQTT password",
+                     "tableside server devices password t-0001 --password pw2")  # fmt: skip
+    password.add_argument("device")
+    password.add_argument("--password", required=True, help="its new MQTT password")
     _leaf(group, "list", "devices_list", "show registered terminals", "tableside server devices list --json",
           listing=True)  # fmt: skip
     for name, state, help_ in (
@@ -207,3 +212,19 @@ def _add_evidence(commands: Any) -> None:
                        help="the terminal's public key, DER SubjectPublicKeyInfo of an RSA-2048 "
                             "key")  # fmt: skip
     check.set_defaults(run=guarded("server.evidence_commands:check"))
+
+
+def _add_broker_config(commands: Any) -> None:
+    parser = _leaf(commands, "broker-config", "broker_config",
+                   "write mosquitto's configuration, passwords and access list for this site (again after "
+                   "terminals were registered, suspended or given a password: a running mosquitto reads it)",
+                   "tableside server broker-config --out broker --listen 0.0.0.0:1883",
+                   module="broker_commands")  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
+    parser.add_argument("--listen", default="127.0.0.1:1883", metavar="HOST:PORT",
+                        help="where mosquitto is to listen (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--site", default="demo",
+                        help="its name, where no server has run yet (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--run-as", metavar="USER",
+                        help="whom mosquitto becomes when root starts it, often mosquitto (default: the user "
+                             "of this command)")  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from server.errors import ServerError
 from server.transport.limits import Limits, Rate
@@ -29,6 +30,22 @@ class ListenError(ConfigError):
 
 
 @dataclass(frozen=True, slots=True)
+class BrokerLogin:
+    """An MQTT broker beside the server, and how the server logs in there."""
+
+    host: str
+    port: int
+    user: str = ""
+    password: str = field(default="", repr=False)
+    tls: bool = False
+
+    @property
+    def where(self) -> str:
+        """HOST:PORT, for people."""
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """Everything that can be chosen about a server. Port 0 takes a free port."""
 
@@ -36,6 +53,7 @@ class ServerConfig:
     site: str = "demo"
     mqtt_host: str = "127.0.0.1"
     mqtt_port: int = 0
+    broker: BrokerLogin | None = None
     http: tuple[str, int] | None = None
     http_rate: tuple[int, int] = (2000, 10)
     root_key: Path = DEMO_ROOT_KEY
@@ -56,6 +74,35 @@ def parse_address(text: str) -> tuple[str, int]:
             f"{text!r} is not HOST:PORT with a port from 0 to 65535, for example 127.0.0.1:1883"
         )
     return host, int(port)
+
+
+def parse_broker(text: str) -> BrokerLogin | None:
+    """Read ``embedded``, mqtt[s]://USER:PASSWORD@HOST:PORT, or @FILE with such a URL. Raises: ConfigError."""
+    if text == "embedded":
+        return None
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read the broker's URL from {text[1:]} ({error})") from error
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError:
+        url, port = urlsplit(""), None
+    if url.scheme not in ("mqtt", "mqtts") or not url.hostname or url.path.strip("/") or url.query:
+        raise ConfigError(
+            "--broker takes `embedded`, mqtt://USER:PASSWORD@HOST:PORT (mqtts:// for TLS), or @FILE that "
+            "holds such a URL"
+        )
+    tls = url.scheme == "mqtts"
+    return BrokerLogin(
+        url.hostname,
+        port or (8883 if tls else 1883),
+        unquote(url.username or ""),
+        unquote(url.password or ""),
+        tls,
+    )
 
 
 def parse_rate(text: str) -> Rate:

@@ -1,10 +1,12 @@
-"""Broker logins: one password per device, stored as scrypt, compared in constant time.
+"""Broker logins: one password per device, stored hashed, compared in constant time.
 
-scrypt is slow on purpose, and after a power cut every terminal of a house reconnects at once: a password
-that was verified is remembered as an HMAC under a key of this process, so it costs microseconds the next
-time. Hashing happens in one worker thread and is rate limited, so a guesser neither blocks the loop nor the
-terminals whose passwords are known. At most ``MAX_WAITING`` hashes wait: when thousands of terminals come
-back at once, the others are told to come again, instead of waiting until they have given up themselves.
+The stored form is mosquitto's own, PBKDF2-SHA-512, so that one row serves the embedded broker and the
+password file of an external one; rows of older versions hold scrypt. Hashing is slow on purpose, and after a
+power cut every terminal of a house reconnects at once: a password that was verified is remembered as an HMAC
+under a key of this process, so it costs microseconds the next time. Hashing happens in one worker thread and
+is rate limited, so a guesser neither blocks the loop nor the terminals whose passwords are known. At most
+``MAX_WAITING`` hashes wait: when thousands of terminals come back at once, the others are told to come
+again, instead of waiting until they have given up themselves.
 """
 
 from __future__ import annotations
@@ -13,14 +15,15 @@ import asyncio
 import hashlib
 import hmac
 import os
+from base64 import b64decode, b64encode
 from concurrent.futures import Executor
 
 from server.devices.records import DeviceState
 from server.ordering.catalogue import Catalogue
 from server.transport.limits import RateLimiter
 
-_N, _R, _P = 1 << 13, 8, 1
-_SALT_BYTES = 16
+_ITERATIONS = 10_000
+_SALT_BYTES = 12
 _UNKNOWN = ""
 MAX_WAITING = 64
 
@@ -32,20 +35,28 @@ class LoginsBusy(Exception):
 
 
 def hash_password(password: str, salt: bytes | None = None) -> str:
-    """The stored form of a password: ``scrypt$n$r$p$salt$hash`` with hex fields."""
+    """The stored form of a password: ``$7$iterations$salt$hash``, as mosquitto_passwd(1) writes it."""
     salt = os.urandom(_SALT_BYTES) if salt is None else salt
-    digest = hashlib.scrypt(password.encode(), salt=salt, n=_N, r=_R, p=_P, dklen=32)
-    return f"scrypt${_N}${_R}${_P}${salt.hex()}${digest.hex()}"
+    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, _ITERATIONS)
+    return f"$7${_ITERATIONS}${b64encode(salt).decode()}${b64encode(digest).decode()}"
+
+
+def fits_mosquitto(stored: str) -> bool:
+    """Whether a stored password can go into mosquitto's password file."""
+    return stored.startswith("$7$")
 
 
 def verify_password(stored: str, password: str) -> bool:
     """Whether a password matches its stored form (slow: tens of milliseconds)."""
+    secret = password.encode()
+    if fits_mosquitto(stored):
+        iterations, salt, digest = stored.split("$")[2:]
+        found = hashlib.pbkdf2_hmac("sha512", secret, b64decode(salt), int(iterations))
+        return hmac.compare_digest(found, b64decode(digest))
     scheme, n, r, p, salt, digest = stored.split("$")
     if scheme != "scrypt":
         return False
-    found = hashlib.scrypt(
-        password.encode(), salt=bytes.fromhex(salt), n=int(n), r=int(r), p=int(p), dklen=32
-    )
+    found = hashlib.scrypt(secret, salt=bytes.fromhex(salt), n=int(n), r=int(r), p=int(p), dklen=32)
     return hmac.compare_digest(found, bytes.fromhex(digest))
 
 
@@ -85,4 +96,4 @@ class Authenticator:
         return known.state is DeviceState.ACTIVE
 
 
-_DUMMY = f"scrypt${_N}${_R}${_P}${bytes(_SALT_BYTES).hex()}${bytes(32).hex()}"
+_DUMMY = f"$7${_ITERATIONS}${b64encode(bytes(_SALT_BYTES)).decode()}${b64encode(bytes(64)).decode()}"

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
 from amqtt.broker import Broker  # type: ignore[import-untyped]
 from amqtt.errors import BrokerError  # type: ignore[import-untyped]
@@ -24,22 +24,12 @@ from server.transport.acl import may_receive
 from server.transport.connect import Will
 from server.transport.connection import Connection
 from server.transport.mqtt import topic_matches
+from server.transport.seams import OnPublish
 from server.transport.session import ClientSession, Message
 
 LISTENER = "default"
 SWEEP_INTERVAL_S = 0.5
 KEEP_ALIVE_GRACE = 1.5
-
-
-class OnPublish(Protocol):
-    """Receives everything terminals publish under their own topics.
-
-    ``kind`` is the topic after ``o/<site>/<device>/``. ``done(True)`` acknowledges the message (QoS 1),
-    ``done(False)`` says that nothing was stored: the connection is closed unacknowledged. It is called
-    exactly once, later or at once.
-    """
-
-    def __call__(self, device: str, kind: str, payload: bytes, done: Callable[[bool], None]) -> None: ...
 
 
 class DeviceBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
