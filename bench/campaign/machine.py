@@ -1,24 +1,30 @@
 """One terminal of the campaign: the process board on a flash file in memory, one life at a time.
 
-The file holds the 2 MiB of the flash map and, behind it, the bundles its peer serves. Nothing is shared
-between machines, so each worker owns one.
+The file holds the 2 MiB of the flash map and, behind it, the bundles its peer serves. One board process
+stands ready and forks a life for each start (firmware/boards/process/serve.c). Nothing is shared between
+machines, so each worker owns one.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import select
+import signal
+import struct
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.boards.flashmap import FLASH_BYTES
-from bench.campaign.record import Control, newest
-from bench.campaign.trace import Trace
+from bench.campaign.record import CONTROL_BYTES, Control, newest
+from bench.campaign.trace import PAGE_BYTES, FlashState, Trace
+from bench.errors import BenchError
 
 RESET, WATCHDOG, CRASH = 121, 122, 123
 RESETS = (RESET, WATCHDOG, CRASH)
@@ -26,6 +32,9 @@ HUNG = -1
 _LIFE_S = 20.0
 _EVENT = "@campaign "
 _MEMORY = Path("/dev/shm")
+_POWER_WAS_OFF = 1
+_REQUEST = struct.Struct("=II")
+_ANSWER_BYTES = 4
 
 Script = Mapping[str, Any]
 
@@ -57,23 +66,30 @@ class Life:
 class Machine:
     """Boots flash images. `served`: the bytes behind the flash map. A context manager.
 
-    `parent`: the folder to work in, where somebody else cleans up.
+    `swap`: a frozen module that stands for another one (firmware/boards/process/frozen.c); `parent`: the
+    folder to work in, where somebody else cleans up.
     """
 
-    def __init__(self, binary: Path, served: bytes, parent: Path | None = None) -> None:
+    def __init__(self, binary: Path, served: bytes, parent: Path | None = None, swap: str = "") -> None:
         self._binary = binary
+        self._swap = swap
         self._folder = working_folder(parent)
         folder = Path(self._folder.name)
         self.flash = folder / "flash"
-        self._reset_memory = folder / "flash.rtc"
-        self._trace = folder / "trace"
+        self._trace_path = folder / "trace"
         self._said = folder / "console"
         self.flash.write_bytes(b"\xff" * FLASH_BYTES + served)
+        self._board: _Board | None = None
+        self._base: bytes | None = None  # what the file holds, but for these pages
+        self._dirty: set[int] = set()
+        self._power_was_off = True
 
     def __enter__(self) -> Machine:
         return self
 
     def __exit__(self, *trouble: object) -> None:
+        if self._board is not None:
+            self._board.close()
         self._folder.cleanup()
 
     def load(self, image: bytes | bytearray) -> None:
@@ -81,11 +97,27 @@ class Machine:
         assert len(image) == FLASH_BYTES
         with self.flash.open("r+b") as file:
             file.write(image)
+        self._base = None
+        self.unplug()
+
+    def load_state(self, state: FlashState) -> None:
+        """Put this state into the flash, power off; writes what differs only."""
+        if self._base is not state.base:
+            self.load(state.data)
+            self._base, self._dirty = state.base, set(state.pages)
+            return
+        flash = self._ready().flash
+        for page in self._dirty - state.pages.keys():
+            span = slice(page * PAGE_BYTES, (page + 1) * PAGE_BYTES)
+            flash[span] = state.base[span]
+        for page, content in state.pages.items():
+            flash[page * PAGE_BYTES : (page + 1) * PAGE_BYTES] = content
+        self._dirty = set(state.pages)
         self.unplug()
 
     def unplug(self) -> None:
         """Take the power away: the reset memory goes."""
-        self._reset_memory.unlink(missing_ok=True)
+        self._power_was_off = True
 
     def image(self) -> bytes:
         """What the flash holds now."""
@@ -93,30 +125,89 @@ class Machine:
             return file.read(FLASH_BYTES)
 
     def live(self, script: Script, options: Mapping[str, Any] | None = None) -> Life:
-        """Start once and wait for the end."""
-        self._trace.unlink(missing_ok=True)
-        environment = {
-            "TABLESIDE_FLASH": str(self.flash),
-            "TABLESIDE_TRACE": str(self._trace),
-            "TABLESIDE_BOOT": json.dumps({"campaign": script, **(options or {})}),
-        }
-        with self._said.open("wb") as out:
-            child = subprocess.Popen(
-                [self._binary],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                close_fds=False,
-            )
-        code = _wait(child)
-        console = self._said.read_text(errors="replace")
-        raw = self._trace.read_bytes() if self._trace.exists() else b""
-        return Life(code, tuple(events(console)), console, Trace.parse(raw), newest(self._control()))
+        """Start once and wait for the end. Raises: BenchError(BOARD_GONE)."""
+        board = self._ready()
+        code = board.live({"campaign": script, **(options or {})}, self._power_was_off)
+        self._power_was_off = False
+        console = board.console.take().decode(errors="replace")
+        trace = Trace.parse(board.trace.take())
+        self._dirty.update(step.page for step in trace.steps)
+        record = newest(board.flash[:CONTROL_BYTES])
+        return Life(code, tuple(events(console)), console, trace, record)
 
-    def _control(self) -> bytes:
-        with self.flash.open("rb") as file:
-            return file.read(0x2000)
+    def _ready(self) -> _Board:
+        if self._board is None:
+            self._board = _Board(self._binary, self.flash, self._said, self._trace_path, self._swap)
+        return self._board
+
+
+class _Output:
+    """A file that the board appends to, read and emptied after each life."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
+
+    def take(self) -> bytes:
+        """What was appended since the last time."""
+        size = os.fstat(self.descriptor).st_size
+        found = os.pread(self.descriptor, size, 0)
+        os.ftruncate(self.descriptor, 0)
+        return found
+
+
+class _Board:
+    """The board process that forks lives, and the files it shares with this one."""
+
+    def __init__(self, binary: Path, flash: Path, said: Path, trace: Path, swap: str) -> None:
+        self.console, self.trace = _Output(said), _Output(trace)
+        with flash.open("r+b") as file:
+            self.flash = mmap.mmap(file.fileno(), 0)
+        self._answers, told = os.pipe()
+        self._child = subprocess.Popen(
+            [binary],
+            env={
+                "TABLESIDE_FLASH": str(flash),
+                "TABLESIDE_TRACE": str(trace),
+                "TABLESIDE_SERVE": str(told),
+                **({"TABLESIDE_SWAP": swap} if swap else {}),
+            },
+            stdin=subprocess.PIPE,
+            stdout=self.console.descriptor,
+            stderr=self.console.descriptor,
+            pass_fds=(told,),
+        )
+        os.close(told)
+
+    def live(self, options: Mapping[str, Any], power_was_off: bool) -> int:
+        """One life -> its exit code, HUNG when it had to be killed. Raises: BenchError(BOARD_GONE)."""
+        text = json.dumps(options).encode()
+        assert self._child.stdin is not None
+        with suppress(BrokenPipeError):  # said below, with the board's last words
+            self._child.stdin.write(_REQUEST.pack(_POWER_WAS_OFF * power_was_off, len(text)) + text)
+            self._child.stdin.flush()
+        life = self._answer()
+        ready, _, _ = select.select([self._answers], [], [], _LIFE_S)
+        if not ready:
+            os.kill(life, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(self._answer())
+        return code if ready else HUNG
+
+    def close(self) -> None:
+        """End it."""
+        assert self._child.stdin is not None
+        self._child.stdin.close()
+        self._child.kill()
+        self._child.wait()
+        for descriptor in (self._answers, self.console.descriptor, self.trace.descriptor):
+            os.close(descriptor)
+        self.flash.close()
+
+    def _answer(self) -> int:
+        raw = os.read(self._answers, _ANSWER_BYTES)
+        if len(raw) != _ANSWER_BYTES:
+            said = self.console.take().decode(errors="replace").strip()
+            raise BenchError("BOARD_GONE", f"The process board ended by itself; it said: {said[-300:]!r}")
+        return int.from_bytes(raw, "little", signed=True)
 
 
 def working_folder(parent: Path | None = None) -> tempfile.TemporaryDirectory[str]:
@@ -124,19 +215,6 @@ def working_folder(parent: Path | None = None) -> tempfile.TemporaryDirectory[st
     if parent is None and _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK):
         parent = _MEMORY
     return tempfile.TemporaryDirectory(prefix="tableside-campaign-", dir=parent)
-
-
-def _wait(child: subprocess.Popen[bytes]) -> int:
-    """Wait for the end without waking up in between -> its exit code, HUNG when it had to be killed."""
-    ending = os.pidfd_open(child.pid)
-    try:
-        ready, _, _ = select.select([ending], [], [], _LIFE_S)
-    finally:
-        os.close(ending)
-    if not ready:
-        child.kill()
-    code = child.wait()
-    return code if ready else HUNG
 
 
 def events(console: str) -> list[Mapping[str, Any]]:

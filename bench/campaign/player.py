@@ -25,7 +25,7 @@ from bench.campaign.lines import (
 )
 from bench.campaign.machine import RESETS, Life, Machine
 from bench.campaign.oracles import Case, Facts, Failure, Judge
-from bench.campaign.record import newest
+from bench.campaign.record import CONTROL_BYTES, newest
 from bench.campaign.trace import FlashState, Step, Trace
 from bench.campaign.world import World
 from bench.errors import BenchError
@@ -85,7 +85,7 @@ class Player:
 
     def _play(self, line: Line, state: FlashState, facts: Facts, known: dict[str, int]) -> Outcome:
         self._know_record(state, facts)
-        self._machine.load(state.data)
+        self._machine.load_state(state)
         case = self._case(line, known)
         lives = self._recover(line, case)
         told = _in_a_row(lives)
@@ -108,7 +108,7 @@ class Player:
             if fault.kind in (CUT, LOSE):
                 if cuts:
                     before = Line(line.golden, line.faults[:number])
-                    self._machine.load(state.data)
+                    self._machine.load_state(state)
                     lives = self._recover(before, self._case(before, known))
                     trace, told = _joined(lives), _in_a_row(lives)
                 self._then(state, facts, known, trace, told, fault)
@@ -119,7 +119,7 @@ class Player:
         return state, facts, known
 
     def _know_record(self, state: FlashState, facts: Facts) -> None:
-        control = newest(state.data)
+        control = newest(state.read(0, CONTROL_BYTES))
         if control is not None:
             facts.floor = max(facts.floor, control.floor)
             if control.hash == self._world.releases["new"].digest:
@@ -134,6 +134,8 @@ class Player:
         for at, event in told:
             if at <= done:
                 facts.learn(event)
+            elif at == done + 1 and "settled" in event:
+                facts.answered.add(event["settled"])  # the torn step may have lost nothing but padding
         known.update({event["queued"]: event["crc"] for _, event in told if "queued" in event})
 
     def _case(self, line: Line, known: dict[str, int]) -> Case:

@@ -19,6 +19,8 @@ FACTORY = 2
 _RECORD = struct.Struct(">4sIBBBBB3xIIII4x32s32s6s6s6s6s")
 _RECORD_BYTES = 128
 _CRC_AT = 124
+_MAGIC = b"TSR1"
+CONTROL_BYTES = REGIONS["control"].start + REGIONS["control"].size  # of an image, as far as `newest` looks
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,17 @@ class Control:
 
 
 def newest(image: bytes | bytearray | memoryview) -> Control | None:
-    """The record in force in a whole flash image, None if there is none."""
+    """The record in force in a flash image (its control region is enough), None if there is none."""
     region = REGIONS["control"]
-    found: Control | None = None
+    found: tuple[Any, ...] | None = None
     for at in range(region.start, region.start + region.size, _RECORD_BYTES):
         raw = bytes(image[at : at + _RECORD_BYTES])
+        if raw[:4] != _MAGIC or int.from_bytes(raw[_CRC_AT:], "big") != crc32(raw[:_CRC_AT]):
+            continue
         parts = _RECORD.unpack_from(raw)
-        good = int.from_bytes(raw[_CRC_AT:], "big") == crc32(raw[:_CRC_AT]) and parts[0] == b"TSR1"
-        if good and (found is None or parts[1] > found.sequence):
-            found = _control(parts)
-    return found
+        if found is None or parts[1] > found[1]:
+            found = parts
+    return None if found is None else _control(found)
 
 
 def _control(raw: tuple[Any, ...]) -> Control:

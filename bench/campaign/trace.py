@@ -122,69 +122,99 @@ def torn(step: Step, before: bytes | bytearray | memoryview, tear: Tear) -> Step
 
 
 class FlashState:
-    """A flash image that knows its own hash.
+    """A flash image that knows its own hash: a base that many share, and the pages that differ from it.
 
-    The hash is the sum of the hashes of its pages, and pages are hashed when somebody asks: a step costs no
-    more than its bytes, a hash no more than the pages that changed.
+    The hash is the sum of the hashes of its pages, and pages are hashed when somebody asks: a copy and a step
+    cost no more than the pages that changed.
     """
 
     def __init__(self, image: bytes | bytearray) -> None:
         assert len(image) == FLASH_BYTES
-        self.data = bytearray(image)
-        self._hashes: dict[int, int] = {}
+        self.base = bytes(image)
+        self.pages: dict[int, bytes] = {}
+        used = [page for page in range(FLASH_BYTES // PAGE_BYTES) if self.is_used(page)]
+        self._hashes = {page: _hash_page(page, self._page(page)) for page in used}
         self._sum = 0
-        self._changed = {page for page in range(FLASH_BYTES // PAGE_BYTES) if self.is_used(page)}
+        for known in self._hashes.values():
+            self._sum ^= known
+        self._changed: set[int] = set()
 
     @classmethod
     def copy_of(cls, other: FlashState) -> FlashState:
         """An independent copy."""
         made = cls.__new__(cls)
-        made.data = bytearray(other.data)
-        made._hashes = dict(other._hashes)
+        made.base = other.base
+        made.pages = dict(other.pages)
+        made._hashes = other._hashes
         made._sum = other._sum
         made._changed = set(other._changed)
         return made
 
     @property
+    def data(self) -> bytes:
+        """The whole image."""
+        image = bytearray(self.base)
+        for page, content in self.pages.items():
+            image[page * PAGE_BYTES : (page + 1) * PAGE_BYTES] = content
+        return bytes(image)
+
+    @property
     def hash(self) -> int:
         """128 bits that name the contents."""
-        for page in self._changed:
-            now = _hash_page(page, self.data[page * PAGE_BYTES : (page + 1) * PAGE_BYTES])
-            self._sum ^= self._hashes.get(page, 0) ^ now
-            self._hashes[page] = now
-        self._changed.clear()
+        if self._changed:
+            self._hashes = dict(self._hashes)  # a copy may share it
+            for page in self._changed:
+                now = _hash_page(page, self.pages[page])
+                self._sum ^= self._hashes.get(page, 0) ^ now
+                self._hashes[page] = now
+            self._changed.clear()
         return self._sum
+
+    def read(self, start: int, length: int) -> bytes:
+        """These bytes of the image."""
+        first, last = start // PAGE_BYTES, (start + length - 1) // PAGE_BYTES
+        found = b"".join(map(self._page, range(first, last + 1)))
+        skip = start - first * PAGE_BYTES
+        return found[skip : skip + length]
 
     def apply(self, steps: Iterable[Step]) -> None:
         """Let steps happen, whole."""
-        data = self.data
         for step in steps:
-            data[step.offset : step.offset + len(step.data)] = step.data
-            self._changed.add(step.page)
+            page = step.offset // PAGE_BYTES
+            self.pages[page] = self._page_after(page, step)
+            self._changed.add(page)
 
     def torn(self, step: Step, tear: Tear) -> Step:
         """What this step leaves here when it is interrupted."""
-        return torn(step, memoryview(self.data)[step.offset : step.offset + len(step.data)], tear)
+        return torn(step, self.read(step.offset, len(step.data)), tear)
 
     def hash_with(self, step: Step) -> int:
         """The hash this image would have after one more step."""
         known = self.hash
-        start = step.page * PAGE_BYTES
-        page = self.data[start : start + PAGE_BYTES]
-        page[step.offset - start : step.offset - start + len(step.data)] = step.data
-        return known ^ self._hashes.get(step.page, 0) ^ _hash_page(step.page, page)
+        page = step.page
+        return known ^ self._hashes.get(page, 0) ^ _hash_page(page, self._page_after(page, step))
 
     def is_used(self, page: int) -> bool:
         """Whether anything is programmed in a page."""
-        return self.data[page * PAGE_BYTES : (page + 1) * PAGE_BYTES] != ERASED_PAGE
+        return self._page(page) != ERASED_PAGE
 
     def flip(self, bit: int) -> None:
         """Let one bit rot; `bit` counts from the start of the flash."""
         at = bit // 8
-        self.apply([Step(at, bytes((self.data[at] ^ 1 << bit % 8,)))])
+        self.apply([Step(at, bytes((self.read(at, 1)[0] ^ 1 << bit % 8,)))])
+
+    def _page(self, page: int) -> bytes:
+        found = self.pages.get(page)
+        return self.base[page * PAGE_BYTES : (page + 1) * PAGE_BYTES] if found is None else found
+
+    def _page_after(self, page: int, step: Step) -> bytes:
+        if len(step.data) == PAGE_BYTES:
+            return step.data
+        before, at = self._page(page), step.offset % PAGE_BYTES
+        return before[:at] + step.data + before[at + len(step.data) :]
 
 
-def _hash_page(page: int, content: bytes | bytearray) -> int:
+def _hash_page(page: int, content: bytes) -> int:
     if content == ERASED_PAGE:
         return 0
     return int.from_bytes(blake2b(content, digest_size=16, salt=page.to_bytes(4, "big")).digest(), "big")

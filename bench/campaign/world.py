@@ -289,7 +289,7 @@ def _install_menu(image: bytearray) -> None:
 
 def _golden(machine: Machine, world: World, offer: str) -> Golden:
     machine.load(world.base)
-    lives = _follow(machine, world.script(offer, orders=[4, 13], answers=[8]))
+    lives = _follow(machine, world.script(offer, orders=[4, 13], answers=[8], count=True))
     return Golden(offer, tuple(lives), Trace.joined([life.trace for life in lives]))
 
 

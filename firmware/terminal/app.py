@@ -398,7 +398,7 @@ def main(board, slot="factory"):
         if getattr(board, "on_trial", False):
             raise  # the loader counts the try and goes back to what worked
         error = refusal
-    boot["heap_free"] = heap.figures()["free"]
+    boot["heap_free"] = heap.free()
     emit("boot", boot)
     if error is not None:
         emit("error", {"code": error.code, "text": error.text})

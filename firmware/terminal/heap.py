@@ -2,6 +2,12 @@
 import gc
 
 
+# Bytes free after a collection, 0 where unknown.
+def free():
+    gc.collect()
+    return gc.mem_free() if hasattr(gc, "mem_free") else 0
+
+
 # Bytes after a collection; largest: the longest block one allocation can get, 0 where unknown.
 def figures():
     gc.collect()

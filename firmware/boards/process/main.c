@@ -21,10 +21,17 @@ int __real_main(int argc, char **argv);
 
 // ---- the rest of the board ----
 
+static const char *boot_options;
+static size_t boot_options_bytes;
+
+void board_options_are(const char *text, size_t len) {
+    boot_options = text;
+    boot_options_bytes = len;
+}
+
 const uint8_t *board_boot_options(size_t *len) {
-    const char *text = getenv("TABLESIDE_BOOT");
-    *len = text == NULL ? 0 : strlen(text);
-    return (const uint8_t *)text;
+    *len = boot_options_bytes;
+    return (const uint8_t *)boot_options;
 }
 
 int board_entropy(uint8_t *out, size_t len) {
@@ -110,10 +117,13 @@ static void init_python(char *heap, size_t heap_bytes) {
 static MP_NOINLINE NORETURN void run_board(size_t heap_bytes) {
     char *heap = malloc(heap_bytes);
     signal(SIGPIPE, SIG_IGN);
+    const char *options = getenv("TABLESIDE_BOOT");
+    board_options_are(options, options == NULL ? 0 : strlen(options));
     flash_init();
-    board_account_boot();
     console_init();
     watchdog_init();
+    serve_lives();
+    board_account_boot();
     for (;;) {
         init_python(heap, heap_bytes);
         board_live_once();
