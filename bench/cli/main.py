@@ -11,12 +11,16 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from types import FrameType
 
-from bench.cli import campaign, run, shell, show
 from bench.errors import BenchError, CaseFailed
 
+PROGRAMS = {  # name -> module that adds its parser; only the one asked for is imported
+    "bench": "bench.cli.verbs",
+    "server": "server.cli",
+    "firmware": "bench.firmware_cli",
+    "sim": "bench.cli.sim",
+}
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXAMPLES = """examples:
@@ -27,8 +31,8 @@ EXAMPLES = """examples:
 Every command explains itself: tableside bench run --help"""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def build_parser(program: str | None = None) -> argparse.ArgumentParser:
+    """The command line of one program, or of all."""
     parser = argparse.ArgumentParser(
         prog="tableside",
         description="Table ordering terminals, their order server, and the bench that judges both.",
@@ -36,26 +40,17 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     programs = parser.add_subparsers(title="programs", metavar="PROGRAM", required=True)
-    bench = programs.add_parser(
-        "bench",
-        help="drive terminals, measure and judge",
-        description="Drives power, console, link and flash of terminals, then measures and judges.",
-        epilog="example: tableside bench run --suite boot",
-    )
-    verbs = bench.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    run.add_parser(verbs)
-    show.add_parsers(verbs)
-    shell.add_parser(verbs)
-    campaign.add_parser(verbs)
-    for module in ("server.cli", "bench.firmware_cli", "bench.cli.sim"):
-        if find_spec(module) is not None:
+    for name, module in PROGRAMS.items():
+        if program in (None, name):
             import_module(module).add_parser(programs)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, and turn every expected trouble into a sentence and an exit code."""
-    arguments = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    program = words[0] if words and words[0] in PROGRAMS else None
+    arguments = build_parser(program).parse_args(words)
     signal.signal(signal.SIGTERM, _terminate)
     try:
         return int(arguments.run(arguments) or 0)

@@ -19,7 +19,7 @@ from bench.paths import ROOT
 
 DEADLINE_S = 120.0
 ONE_CASE = ["--board", "process", "--suite", "boot", "--case", "power_on_is_its_reset_cause"]
-LONG_SUITE = ["--board", "process", "--suite", "faults"]
+TWO_LANES = ["--board", "process", "--suite", "signing,faults", "--jobs", "2"]
 
 
 def command(*words: str) -> list[str]:
@@ -98,11 +98,11 @@ def test_two_benches_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_stops_everything_it_started(tmp_path: Path, how: signal.Signals) -> None:
-    process = start(tmp_path, "run", *LONG_SUITE)
+    process = start(tmp_path, "run", *TWO_LANES)
     try:
         wait_for_line(process, "pass  faults.")
         children = descendants(process)
-        assert len(children) >= 2  # server and board
+        assert len(children) >= 5  # two lanes, two servers, a board at least
         process.send_signal(how)
         rest = process.communicate(timeout=30)[0]
         assert process.returncode == 130
@@ -114,17 +114,33 @@ def test_an_interrupted_run_stops_everything_it_started(tmp_path: Path, how: sig
 
 
 def test_even_a_killed_bench_leaves_no_process_behind(tmp_path: Path) -> None:
-    process = start(tmp_path, "run", *LONG_SUITE)
+    process = start(tmp_path, "run", *TWO_LANES)
     try:
         wait_for_line(process, "pass  faults.")
         children = descendants(process)
-        assert len(children) >= 2
+        assert len(children) >= 5
     finally:
         process.kill()
         process.wait()
     assert gone(children)
     assert process.stdout is not None
     process.stdout.close()
+
+
+def test_a_lane_that_dies_ends_the_run_with_a_sentence(tmp_path: Path) -> None:
+    process = start(tmp_path, "run", *TWO_LANES)
+    try:
+        wait_for_line(process, "pass  faults.")
+        children = descendants(process)
+        lanes = [child for child in children if "bench.suites.lanes" in child.cmdline()]
+        assert len(lanes) == 2
+        lanes[0].kill()
+        rest = process.communicate(timeout=30)[0]
+        assert process.returncode == 2
+        assert "The process of the suite signing died" in rest
+        assert gone(children)
+    finally:
+        process.kill()
 
 
 def test_a_shell_fed_from_a_pipe_orders_and_shows_the_kitchen(tmp_path: Path) -> None:
