@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 Line = tuple[int, int, tuple[int, ...]]  # item, quantity, modifiers
+NEW, PREPARING, READY, SERVED, CANCELLED = range(5)  # states of a line, as they are stored
 
 
 @dataclass(frozen=True, slots=True)
 class StoredLine:
-    """A line as it was committed; the tax is contained in the total."""
+    """A line as it was committed; the tax is contained in the total; ``line`` counts within its order."""
 
     item: int
     quantity: int
@@ -18,6 +20,8 @@ class StoredLine:
     unit_minor: int
     total_minor: int
     tax_minor: int
+    line: int = 0
+    state: int = NEW
 
     @property
     def wanted(self) -> Line:
@@ -37,8 +41,9 @@ class Submitted:
     total_minor: int
     lines: tuple[Line, ...]
     told: bool = True
-    kind: str = "order"  # or "change", "cancel" (both of ``target``), "call"
-    target: bytes = b""
+    kind: str = "order"  # or "change", "cancel" (both of ``target``), "call", "bill", "pay"
+    target: bytes = b""  # of "pay": the bill request that is sealed
+    bill: int = 0  # of "pay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +70,26 @@ class Replied:
 
 
 @dataclass(frozen=True, slots=True)
+class Acted:
+    """Staff asked for a change of the house and learned what came of it.
+
+    Done: ``lsn`` and ``result``. Refused: ``code``, and ``after_lsn``, the LSN at which it was judged, where
+    the observer knows it.
+    """
+
+    at_s: float
+    done_s: float
+    kind: str
+    args: Mapping[str, Any]
+    lsn: int = 0
+    result: Mapping[str, Any] = field(default_factory=dict)
+    code: str = ""
+    after_lsn: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Restocked:
-    """Stock of an item changed by ``delta`` right after the answer with ``lsn``."""
+    """Stock of an item changed by ``delta`` right after the change with ``lsn``."""
 
     lsn: int
     item: int
@@ -75,25 +98,65 @@ class Restocked:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A stored answer and the table of its seating."""
+    """A stored answer and its seating."""
 
     device: str
     op_id: bytes
     op_hash: bytes
     reply: Reply
-    table: str = ""
+    seating: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class StoredOrder:
-    """An order as it is stored now, with the lines that were not cancelled."""
+    """An order as it is stored now, with every line it ever had."""
 
     number: int
     device: str
     op_id: bytes
-    table: str
+    seating: int
     total_minor: int
     lines: tuple[StoredLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSeating:
+    """A seating as it is stored now."""
+
+    table: str
+    total_minor: int
+    chain: bytes
+    open: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBill:
+    """A bill as it is stored now."""
+
+    seating: int
+    state: str
+    total_minor: int
+    tax_minor: int
+    paid_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPayment:
+    """A payment as it is stored now."""
+
+    bill: int
+    amount_minor: int
+    refunded_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBooking:
+    """A booking as it is stored now; ``live`` are the tables it still keeps."""
+
+    state: str
+    start_at: int
+    end_at: int
+    live: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +169,20 @@ class Violation:
 
 @dataclass(slots=True)
 class History:
-    """All about one run that can be judged. ``seatings``: table -> (bill in minor units, chain head)."""
+    """All about one run that can be judged. What is stored is keyed by its number."""
 
     submitted: Sequence[Submitted] = ()
     replied: Sequence[Replied] = ()
+    acted: Sequence[Acted] = ()
     answers: Sequence[Answer] = ()
     orders: Sequence[StoredOrder] = ()
     restocked: Sequence[Restocked] = ()
+    staff_lsns: Sequence[int] = ()  # of events that are no device's
     stock: Mapping[int, int] = field(default_factory=dict)
-    seatings: Mapping[str, tuple[int, bytes]] = field(default_factory=dict)
+    seatings: Mapping[int, StoredSeating] = field(default_factory=dict)
+    bills: Mapping[int, StoredBill] = field(default_factory=dict)
+    payments: Mapping[int, StoredPayment] = field(default_factory=dict)
+    bookings: Mapping[int, StoredBooking] = field(default_factory=dict)
     menus: Mapping[int, MenuPrices] = field(default_factory=dict)
     honest: bool = True  # guests order only what is on a published menu, at their own table
     finished: bool = True  # every terminal had time to empty its outbox

@@ -30,6 +30,7 @@ def hot_config(seed: int, duration_s: float = 240.0, terminals: int = 4) -> SimC
         opening_stock=12,
         menu_every_s=90.0,
         suspend_every_s=200.0,
+        staff_every_s=1.5,
         faults=HOT,
         stop_at_violation=True,
         settle_within_s=1200.0,

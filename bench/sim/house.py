@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from bench.history.events import MenuPrices, Submitted
+from bench.history.events import Line, MenuPrices, Submitted
 from bench.paths import DEMO_MENU
 from bench.sim import firmware
 from bench.sim.randomness import Seeded
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 COUNTED = (1, 3, 20)  # items that can sell out
 RESTOCK_NOTE = "sim-restock"
-_COUNTED_AS = {"order": "orders", "change": "changes", "cancel": "cancels", "call": "calls"}
+_COUNTED_AS = {
+    "order": "orders", "change": "changes", "cancel": "cancels", "call": "calls", "bill": "bill_requests",
+    "pay": "bill_closes",
+}  # fmt: skip
 
 
 def demo_menu() -> Menu:
@@ -93,29 +96,67 @@ class Guests:
         menu = world.menus.get(info.version) if info is not None else None
         if menu is None:
             return
-        kind = self._random.draw.choices(("order", "change", "cancel", "call"), (85, 8, 4, 3))[0]
+        if app.tally.claim is not None and self._random.chance(0.25):
+            terminal.machine.run(self._pay(app))
+            return
+        kind = self._random.draw.choices(("order", "change", "cancel", "call", "bill"), (82, 8, 4, 3, 3))[0]
         target = self._random.draw.choice(self._ordered) if self._ordered else b""
-        if not hasattr(app, "requests") or (not target and kind in ("change", "cancel")):
-            kind = "order"  # a firmware that takes orders only, or nothing to change yet
+        if not target and kind in ("change", "cancel"):
+            kind = "order"  # nothing to change yet
         lines = order_lines(menu, self._random) if kind in ("order", "change") else []
         table = app.ui.table
         try:
             op_id, total = self._submit(app, kind, lines, target)
         except firmware.module("terminal.flashlog").StorageError as error:
-            world.journal.event("turned_away", terminal.device, error.code)
-            world.journal.operations["turned_away"] += 1
+            self._turned_away(error.code)
             return
-        told = terminal.machine.alive
         wanted = tuple((item, quantity, tuple(chosen)) for item, quantity, chosen in lines)
         about = target if kind in ("change", "cancel") else b""
-        now_s = world.loop.time()
-        world.submitted.append(
-            Submitted(now_s, terminal.device, op_id, table, info.version, total, wanted, told, kind, about)
-        )
+        self._submitted(kind, op_id, table, info.version, total, wanted, about)
         if kind == "order":
             self._ordered = [*self._ordered[-4:], op_id]
+
+    async def _pay(self, app: Any) -> None:
+        """Seal the bill that was asked for; the power may fail while it is computed."""
+        begun_s, table, claim = self._world.loop.time(), app.ui.table, app.tally.claim
+        refusals = (
+            firmware.module("terminal.flashlog").StorageError,
+            firmware.module("terminal.ui").UiError,
+        )
+        try:
+            op_id = await app.requests().pay()
+        except refusals as error:
+            self._turned_away(error.code)
+            return
+        info = app.menu.current()
+        self._submitted(
+            "pay", bytes(op_id), table, info.version, claim.total, (), claim.last, claim.bill, begun_s
+        )
+
+    def _turned_away(self, code: str) -> None:
+        self._world.journal.event("turned_away", self._terminal.device, code)
+        self._world.journal.operations["turned_away"] += 1
+
+    def _submitted(
+        self,
+        kind: str,
+        op_id: bytes,
+        table: str,
+        menu: int,
+        total: int,
+        wanted: tuple[Line, ...] = (),
+        about: bytes = b"",
+        bill: int = 0,
+        at_s: float | None = None,
+    ) -> None:
+        world, terminal = self._world, self._terminal
+        told = terminal.machine.alive
+        now_s = world.loop.time() if at_s is None else at_s
+        world.submitted.append(
+            Submitted(now_s, terminal.device, op_id, table, menu, total, wanted, told, kind, about, bill)
+        )
         world.journal.operations[_COUNTED_AS[kind]] += 1
-        world.journal.event(kind, terminal.device, op_id.hex(), total, wanted, about.hex(), told)
+        world.journal.event(kind, terminal.device, op_id.hex(), total, wanted, about.hex(), bill, told)
 
     @staticmethod
     def _submit(app: Any, kind: str, lines: list[list[Any]], target: bytes) -> tuple[bytes, int]:
@@ -126,6 +167,8 @@ class Guests:
             op_id, total = app.requests().change(target.hex(), lines)
         elif kind == "cancel":
             op_id, total = app.requests().cancel(target.hex()), 0
+        elif kind == "bill":
+            op_id, total = app.requests().bill(), 0
         else:
             op_id, total = app.requests().call(3), 0
         return bytes(op_id), int(total)

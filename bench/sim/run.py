@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from bench.history.check import check
-from bench.history.events import Answer, History, Reply, Restocked, StoredLine, StoredOrder, Violation
+from bench.history.events import History, Restocked, Violation
+from bench.history.read import read_books
 from bench.sim import house
 from bench.sim.clock import VirtualLoop
 from bench.sim.faults import FaultPlan, Faults
 from bench.sim.firmware import installed
+from bench.sim.waiters import Waiters
 from bench.sim.world import World
 
 SCHEMA = "tableside.sim/1"
 DAY_S = 86_400.0
-CANCELLED_LINE = 4  # as order_line.state stores it
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class SimConfig:
     opening_stock: int = 200
     menu_every_s: float = 1800.0
     suspend_every_s: float = 2400.0
+    staff_every_s: float = 8.0
     faults: FaultPlan | None = field(default_factory=FaultPlan)
     stop_at_violation: bool = False
     settle_within_s: float = 3600.0
@@ -122,6 +124,7 @@ async def _run(
         ]
         people.append(world.start(world.office.kitchen(config.restock_every_s, config.restock_most)))
         people.append(world.start(world.office.chef(config.menu_every_s)))
+        people.append(world.start(Waiters(world, config.staff_every_s).run()))
         manager = world.start(world.office.manager(config.suspend_every_s))
         faults = world.start(Faults(world, config.faults).run()) if config.faults is not None else None
         await _until(world, config.duration_s, config.stop_at_violation)
@@ -190,45 +193,21 @@ async def _close(world: World, settled: bool) -> History:
 
 def read_history(world: World) -> History:
     """The history of a world whose server has stopped."""
-    lines: dict[int, list[StoredLine]] = {}
-    for number, item, quantity, modifiers, unit, total, tax in world.read(
-        "SELECT order_number, item, quantity, modifiers, unit_minor, total_minor, tax_minor FROM order_line "
-        f"WHERE state <> {CANCELLED_LINE} ORDER BY order_number, line"
-    ):
-        chosen = tuple(int(modifier) for modifier in modifiers.split(",") if modifier)
-        lines.setdefault(number, []).append(StoredLine(item, quantity, chosen, unit, total, tax))
-    orders = [
-        StoredOrder(number, device, op_id, table, total, tuple(lines.get(number, ())))
-        for number, device, op_id, table, total in world.read(
-            "SELECT order_number, device, op_id, table_id, total_minor FROM orders ORDER BY order_number"
-        )
-    ]
-    answers = [
-        Answer(device, op_id, op_hash, Reply(status, arg, number, total, lsn, chain), table)
-        for device, op_id, op_hash, status, arg, number, total, lsn, chain, table in world.read(
-            "SELECT a.device, a.op_id, a.op_hash, a.status, a.arg, a.order_number, a.total_minor, a.lsn, "
-            "a.chain, s.table_id FROM answer a JOIN seating s ON s.id = a.seating ORDER BY a.lsn"
-        )
-    ]
+    history = History(
+        submitted=world.submitted,
+        replied=world.replied,
+        acted=world.acted,
+        menus={version: house.prices(menu) for version, menu in world.menus.items()},
+    )
+    read_books(world.read, history)
     notes = world.read(f"SELECT name, value FROM meta WHERE name LIKE '{house.RESTOCK_NOTE}-%'")
     known = {int(name.rpartition("-")[2]) for name, _ in notes}
     for lost in sorted(world.confirmed_restocks - known):
         world.journal.violated("LOST_CONFIRMED", f"restock {lost} was committed and is gone")
-    restocked = []
-    for _, value in sorted(notes):
-        item, delta, lsn = (int(part) for part in value.split(":"))
-        restocked.append(Restocked(lsn, item, delta))
-    seatings = {
-        table: (total, chain)
-        for table, total, chain in world.read("SELECT table_id, total_minor, chain FROM seating")
-    }
-    return History(
-        submitted=world.submitted,
-        replied=world.replied,
-        answers=answers,
-        orders=orders,
-        restocked=restocked,
-        stock=dict(world.read("SELECT item, count FROM stock")),
-        seatings=seatings,
-        menus={version: house.prices(menu) for version, menu in world.menus.items()},
-    )
+    history.restocked = [Restocked(*_note(value)) for _, value in sorted(notes)]
+    return history
+
+
+def _note(value: str) -> tuple[int, int, int]:
+    item, delta, lsn = (int(part) for part in value.split(":"))
+    return lsn, item, delta

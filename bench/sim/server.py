@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from bench.sim.clock import Machine, WallClock
 from bench.sim.dbapi import Connections, SimConnection
@@ -68,7 +68,7 @@ class InlineWriter(Writer):
 
     def run_from_thread(self, job: Callable[[sqlite3.Connection], T], timeout_s: float) -> T:
         """Run a job in a batch of its own, now."""
-        entry = storage_writer._Entry(job, lambda outcome: None)
+        entry = storage_writer.Entry(job, lambda outcome: None)
         self._commit(self._connection, [entry])
         if entry.outcome.error is not None:
             raise entry.outcome.error
@@ -215,7 +215,7 @@ class SimServer:
         )
         self.server = OrderServer(ServerConfig(state=self.state, **self._config), platform)
         await self.machine.run(self.server.start())
-        self.broker = self.server._broker
+        self.broker = cast(InlineBroker, self.server._broker)
 
     def office(self) -> Database:
         """Another program's connection to the same database, as the command line has it."""

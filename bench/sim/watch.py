@@ -112,7 +112,11 @@ class Watch:
         server = self._server
         if server is None or not server.machine.alive:
             return None
+        row = self.reader(server).execute(_ANSWER, (self._world.site, device, op_id)).fetchone()
+        return None if row is None else Reply(*row)
+
+    def reader(self, server: SimServer) -> SimConnection:
+        """A connection that sees what is committed on the server that is up."""
         if self._reader is None:
             self._reader = server.reader()
-        row = self._reader.execute(_ANSWER, (self._world.site, device, op_id)).fetchone()
-        return None if row is None else Reply(*row)
+        return self._reader

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import provision
-from bench.history.events import Replied, Reply, Submitted
+from bench.history.events import Acted, Replied, Reply, Submitted
 from bench.paths import DEMO_MENU
 from bench.sim import house, keys
 from bench.sim.clock import EPOCH_S, WallClock, owner
@@ -19,6 +19,7 @@ from bench.sim.network import Network
 from bench.sim.randomness import Seeded
 from bench.sim.server import SimServer
 from bench.sim.terminal import SimTerminal
+from bench.sim.waiters import SPARE_TABLES
 from bench.sim.watch import Watch
 from server.devices.records import DeviceState
 from server.storage import admin
@@ -45,12 +46,14 @@ class World:
         self.menus: dict[int, Menu] = {}
         self.submitted: list[Submitted] = []
         self.replied: list[Replied] = []
+        self.acted: list[Acted] = []
         self.confirmed_restocks: set[int] = set()
         self.newest_menu = 1
         self.server: SimServer | None = None
         self.server_starts = 0
         self._files: dict[str, bytes] = {}
         self._keys = folder / "keys"
+        self.unanswered = 0  # calls of staff that are not seen through yet
         self._tasks: set[asyncio.Task[Any]] = set()
         self._quiet = False
         self.terminals: list[SimTerminal] = []
@@ -82,6 +85,11 @@ class World:
         self.office = people
         for item in house.COUNTED:
             people.restock(item, opening_stock)
+        with office.begin() as connection:
+            for table in SPARE_TABLES:
+                connection.exec_driver_sql(
+                    "INSERT INTO dining_table (site, table_id) VALUES (?, ?)", (SITE, table)
+                )
         await asyncio.sleep(1.0)  # the server looks for changes five times a second
         for terminal in self.terminals:
             terminal.power_on()
@@ -251,12 +259,17 @@ class World:
     def settled(self) -> bool:
         """Whether everything has power, every outbox is empty and every terminal has the newest menu."""
         server = self.server
-        if server is None or not server.machine.alive:
+        if server is None or not server.machine.alive or self.unanswered:
             return False
         return all(
             terminal.running and terminal.pending == 0 and terminal.menu_version >= self.newest_menu
             for terminal in self.terminals
         )
+
+    def rows(self, server: SimServer) -> Callable[[str], list[Any]]:
+        """Reads what is committed on a server that is up."""
+        reader = self.watch.reader(server)
+        return lambda sql: reader.execute(sql).fetchall()
 
     def read(self, sql: str) -> list[Any]:
         """Rows from the closed database."""

@@ -113,9 +113,11 @@ def merge(work: Work, seating: int, into: int) -> Result:
         raise HouseError(HouseCode.BAD_VALUE, "the two seatings together are beyond what a bill can hold")
     for row in (source, target):
         bill = bills.bill_of_seating(work.transaction, work.site, row.id)
-        if bill is not None and bill.paid_minor:
+        if bill is None:
+            continue
+        if bill.paid_minor or (row is source and _has_payments(work, bill.bill)):
             raise HouseError(HouseCode.BILL_PENDING, f"seating {row.id} has payments: finish its bill first")
-        if bill is not None and row is source:
+        if row is source:
             work.do("DELETE FROM bill_part WHERE site = ? AND bill = ?", work.site, bill.bill)
             work.do("DELETE FROM bill WHERE site = ? AND bill = ?", work.site, bill.bill)
     work.do("UPDATE orders SET seating = ? WHERE site = ? AND seating = ?", into, work.site, seating)
@@ -130,6 +132,11 @@ def merge(work: Work, seating: int, into: int) -> Result:
     work.tell(source.table, Notice(NoticeKind.TRANSFERRED_AWAY, source.table, seating, 0))
     work.tell(target.table, Notice(NoticeKind.TRANSFERRED_HERE, target.table, into, total))
     return {"seating": seating, "into": into, "table": target.table, "total_minor": total}
+
+
+def _has_payments(work: Work, bill: int) -> bool:
+    """Whether money was ever taken on a bill, even if all of it went back: its record is kept for ever."""
+    return work.one("SELECT 1 FROM payment WHERE site = ? AND bill = ? LIMIT 1", work.site, bill) is not None
 
 
 def close(work: Work, seating: int) -> Result:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bench.history.check import CHAIN_START, check
 from bench.history.events import (
+    Acted,
     Answer,
     History,
     Line,
@@ -19,8 +20,12 @@ from bench.history.events import (
     Replied,
     Reply,
     Restocked,
+    StoredBill,
+    StoredBooking,
     StoredLine,
     StoredOrder,
+    StoredPayment,
+    StoredSeating,
     Submitted,
 )
 from bench.history.model import COMMITTED, SOLD_OUT, expected_tax
@@ -49,11 +54,14 @@ def honest(wishes: list[tuple[str, tuple[Line, ...]]]) -> History:
     submitted, replied, answers, stored_orders = [], [], [], []
     stock, bills = 9, Counter(dict.fromkeys(TABLES, 0))
     heads = dict.fromkeys(TABLES, CHAIN_START)
+    seated: list[str] = []
     number = 0
     for lsn, (table, lines) in enumerate(wishes, 1):
         op_id, at_s = lsn.to_bytes(12, "big"), float(lsn)
         total = MENU.total_minor(lines)
         assert total is not None
+        if table not in seated:
+            seated.append(table)
         submitted.append(Submitted(at_s, f"t-{table}", op_id, table, 1, total, lines))
         wanted = sum(line[1] for line in lines if line[0] == SCARCE)
         status, arg = (COMMITTED, 0) if wanted <= stock else (SOLD_OUT, SCARCE)
@@ -64,13 +72,14 @@ def honest(wishes: list[tuple[str, tuple[Line, ...]]]) -> History:
         op_hash = sha256(op_id).digest()
         heads[table] = sha256(heads[table] + op_hash + bytes((status,)) + told.to_bytes(4, "big")).digest()
         reply = Reply(status, arg, number if status == COMMITTED else 0, told, lsn, heads[table])
-        stored = tuple(_stored(line) for line in lines) if status == COMMITTED else ()
+        stored = tuple(_stored(*line) for line in enumerate(lines)) if status == COMMITTED else ()
         taxed = tuple(
             replace(line, tax_minor=tax) for line, tax in zip(stored, expected_tax(MENU, stored), strict=True)
         )
-        answers.append(Answer(f"t-{table}", op_id, op_hash, reply, table))
+        seating = 1 + seated.index(table)
+        answers.append(Answer(f"t-{table}", op_id, op_hash, reply, seating))
         if status == COMMITTED:
-            stored_orders.append(StoredOrder(number, f"t-{table}", op_id, table, total, taxed))
+            stored_orders.append(StoredOrder(number, f"t-{table}", op_id, seating, total, taxed))
         replied.append(Replied(at_s + 0.5, f"t-{table}", op_id, reply))
     return History(
         submitted=submitted,
@@ -79,15 +88,15 @@ def honest(wishes: list[tuple[str, tuple[Line, ...]]]) -> History:
         orders=stored_orders,
         restocked=[Restocked(0, SCARCE, 9)],
         stock={SCARCE: stock},
-        seatings={table: (bills[table], heads[table]) for table in TABLES},
+        seatings={at: StoredSeating(table, bills[table], heads[table]) for at, table in enumerate(seated, 1)},
         menus={1: MENU},
     )
 
 
-def _stored(line: Line) -> StoredLine:
+def _stored(number: int, line: Line) -> StoredLine:
     item, quantity, modifiers = line
     unit = MENU.items[item] + sum(MENU.modifiers[modifier] for modifier in modifiers)
-    return StoredLine(item, quantity, modifiers, unit, unit * quantity, 0)
+    return StoredLine(item, quantity, modifiers, unit, unit * quantity, 0, number)
 
 
 @given(orders)
@@ -115,9 +124,10 @@ def _change_answer(history: History, at: int) -> str:
 
 
 def _lose_a_cent(history: History, at: int) -> str:
-    table = history.answers[at - 1].table
-    total, head = history.seatings[table]
-    history.seatings = {**history.seatings, table: (total + 1, head)}
+    number = history.answers[at - 1].seating
+    seating = history.seatings[number]
+    spoiled = replace(seating, total_minor=seating.total_minor + 1)
+    history.seatings = {**history.seatings, number: spoiled}
     return "BILL"
 
 
@@ -184,3 +194,95 @@ def test_tax_off_by_one_is_noticed(wishes, data) -> None:  # type: ignore[no-unt
     orders[at] = replace(orders[at], lines=(replace(first, tax_minor=first.tax_minor + 1), *rest))
     history.orders = orders
     assert {violation.code for violation in check(history)} == {"TAX"}
+
+
+SLOT = {"tables": ["1"], "start_at": 3600, "end_at": 7200}
+
+
+def staffed() -> History:
+    """Two orders at two tables, a bill that is paid, a booking and one that was refused."""
+    history = honest([("1", ((1, 1, ()),)), ("2", ((1, 2, ()),))])
+    acts = [
+        ("bill", {"seating": 1}, {"bill": 1, "total_minor": 260, "tax_minor": 17, "paid_minor": 0}),
+        ("pay", {"bill": 1, "amount_minor": 260}, {"paid_minor": 260, "due_minor": 0, "state": "open"}),
+        ("book", SLOT, {"booking": 5}),
+        ("merge", {"seating": 2, "into": 1}, {"total_minor": 780}),
+    ]
+    history.acted = [
+        Acted(10.0 + lsn, 10.5 + lsn, kind, args, lsn, result)
+        for lsn, (kind, args, result) in enumerate(acts[:3], 3)
+    ]
+    history.acted += [
+        Acted(20.0, 20.5, "book", {**SLOT, "start_at": 7140, "end_at": 9000}, code="taken", after_lsn=5),
+        Acted(21.0, 21.5, "merge", acts[3][1], code="bill_pending", after_lsn=5),
+    ]
+    history.staff_lsns = [3, 4, 5]
+    history.bills = {1: StoredBill(1, "open", 260, 17, 260)}
+    history.payments = {4: StoredPayment(1, 260, 0)}
+    history.bookings = {5: StoredBooking("booked", 3600, 7200, frozenset({"1"}))}
+    return history
+
+
+def test_an_honest_evening_with_staff_has_no_violation() -> None:
+    assert check(staffed()) == []
+
+
+def _again(history: History, kind: str, **other: object) -> None:
+    done = next(act for act in history.acted if act.kind == kind)
+    history.acted = [*history.acted, replace(done, lsn=6, args={**done.args, **other}, at_s=30, done_s=31)]
+    history.staff_lsns = [*history.staff_lsns, 6]
+
+
+def _overlap_by_a_minute(history: History) -> str:
+    _again(history, "book", start_at=7140, end_at=9000)
+    return "DOUBLE_BOOKED"
+
+
+def _pay_again(history: History) -> str:
+    _again(history, "pay")
+    return "OVERPAID"
+
+
+def _lose_a_payment(history: History) -> str:
+    history.payments = {}
+    return "PAYMENT"
+
+
+def _wrong_bill_tax(history: History) -> str:
+    bill = history.acted[0]
+    history.acted = [replace(bill, result={**bill.result, "tax_minor": 18}), *history.acted[1:]]
+    return "STAFF_MONEY"
+
+
+def _lose_staffs_change(history: History) -> str:
+    history.staff_lsns = [3, 4]
+    return "LOST_CONFIRMED"
+
+
+def _double_staffs_change(history: History) -> str:
+    history.staff_lsns = [3, 4, 5, 6]
+    return "DOUBLED"
+
+
+def _refuse_a_free_table(history: History) -> str:
+    free = Acted(22.0, 22.5, "book", {**SLOT, "tables": ["2"]}, code="taken", after_lsn=5)
+    history.acted = [*history.acted, free]
+    return "FALSE_REFUSAL"
+
+
+def _keep_a_table_too_long(history: History) -> str:
+    history.bookings = {5: StoredBooking("cancelled", 3600, 7200, frozenset({"1"}))}
+    return "BOOKING"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _overlap_by_a_minute, _pay_again, _lose_a_payment, _wrong_bill_tax, _lose_staffs_change,
+        _double_staffs_change, _refuse_a_free_table, _keep_a_table_too_long,
+    ],
+)  # fmt: skip
+def test_what_staff_did_wrong_is_noticed(spoil) -> None:  # type: ignore[no-untyped-def]
+    history = staffed()
+    expected = spoil(history)
+    assert expected in {violation.code for violation in check(history)}

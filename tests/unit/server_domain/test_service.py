@@ -89,6 +89,18 @@ def test_merging_moves_every_order_and_no_cent_is_lost(house: StaffedHouse) -> N
         house.run(house.service.merge("anna", 2, 1))
 
 
+def test_a_party_that_ever_paid_is_not_merged_even_if_all_of_it_was_given_back(house: StaffedHouse) -> None:
+    ordered(house)
+    house.guest(OTHER_DEVICE).order(Line(WATER, 1), total=300)
+    bill = house.run(house.service.bill("anna", 1))["bill"]
+    payment = house.run(house.service.pay("anna", bill, 520, "cash"))["payment"]
+    house.run(house.service.refund("anna", payment, 520, "wrong table"))
+    with refused(HouseCode.BILL_PENDING):
+        house.run(house.service.merge("anna", 1, 2))
+    house.run(house.service.merge("anna", 2, 1))
+    assert house.rows("SELECT total_minor FROM seating WHERE id = 1") == [(820,)]
+
+
 def test_a_seating_ends_only_when_its_bill_is_paid(house: StaffedHouse) -> None:
     ordered(house)
     with refused(HouseCode.BILL_PENDING):
