@@ -20,6 +20,7 @@ from typing import Any
 from bench import children, provision
 from bench.boards.base import Identity
 from bench.errors import BenchError
+from bench.mosquitto import PrivateMosquitto
 from bench.paths import ROOT
 from server import cli
 from server.storage.ledger import Ledger
@@ -29,15 +30,27 @@ _STOP_GRACE_S = 10.0
 
 
 class BenchServer:
-    """One server on one state directory; its MQTT port stays the same over restarts."""
+    """One server on one state directory; its MQTT port stays the same over restarts.
 
-    def __init__(self, state: Path, log: Path, site: str = "demo", options: Sequence[str] = ()) -> None:
+    With ``broker`` terminals talk to that one; it lives from the first ``start`` to ``stop``, over kills.
+    """
+
+    def __init__(
+        self,
+        state: Path,
+        log: Path,
+        site: str = "demo",
+        options: Sequence[str] = (),
+        *,
+        broker: PrivateMosquitto | None = None,
+    ) -> None:
         self.state = state
         self.site = site
         self.host = "127.0.0.1"
         self.port = 0
         self._options = list(options)
         self._log = log
+        self.broker = broker
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -58,7 +71,7 @@ class BenchServer:
     @property
     def ledger(self) -> Ledger:
         """What the server has committed (read-only)."""
-        return Ledger(self.state / "tableside.db")
+        return Ledger(self.state)
 
     def start(self) -> None:
         """Start it and wait until it listens.
@@ -69,6 +82,10 @@ class BenchServer:
             return
         argv = [sys.executable, "-m", "server", "run", "--state", str(self.state), "--site", self.site]
         argv += ["--mqtt", f"{self.host}:{self.port}", "--ready-json", *self._options]
+        if self.broker is not None:
+            if not self.broker.running:
+                self.broker.start(self.admin)
+            argv += ["--broker", self.broker.server_option]
         with self._log.open("ab") as log:
             self._child = children.spawn(
                 argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, env=_environment()
@@ -81,8 +98,11 @@ class BenchServer:
         self.port = int(ready["mqtt"]["port"])
 
     def stop(self) -> int:
-        """Stop it as an operator would; returns its exit status."""
-        return self._end(lambda child: children.stop(child, _STOP_GRACE_S))
+        """Stop it as an operator would, and its broker after it; returns its exit status."""
+        status = self._end(lambda child: children.stop(child, _STOP_GRACE_S))
+        if self.broker is not None:
+            self.broker.stop()
+        return status
 
     def kill(self) -> None:
         """kill -9: no goodbye, no flush."""
@@ -134,6 +154,12 @@ class BenchServer:
         self.admin(
             "devices", "add", who.device, "--table", who.table, "--key", str(key), "--password", who.password
         )
+        self.tell_broker()
+
+    def tell_broker(self) -> None:
+        """An external broker learns who may log in now; the embedded one looks for itself."""
+        if self.broker is not None:
+            self.broker.configure(self.admin)
 
     def cpu_seconds(self) -> float:
         """Processor time the server has used so far, user and system."""

@@ -36,6 +36,39 @@ from server.wire.shapes import U32_MAX
 
 __all__ = ["CHAIN_START", "Answered", "ApplyOp", "SessionGone", "next_chain"]
 
+# What answering a plain order asks of the database, besides `stock` and `lines`; `together` answers the same
+# statements for a whole group of orders at once.
+SESSION_OF = "SELECT sid FROM session WHERE site = ? AND device = ?"
+ANSWER_OF = (
+    "SELECT op_hash, status, arg, order_number, total_minor, lsn, chain FROM answer "
+    "WHERE site = ? AND device = ? AND op_id = ?"
+)
+OPEN_SEATING = (
+    "SELECT s.id, s.total_minor, c.head, c.first_op, c.count FROM seating s "
+    "LEFT JOIN device_chain c ON c.seating = s.id AND c.device = ? "
+    "WHERE s.site = ? AND s.table_id = ? AND s.closed_at IS NULL"
+)
+NEW_SEATING = "INSERT INTO seating (site, table_id, opened_at, chain) VALUES (?, ?, ?, ?) RETURNING id"
+NEXT_NUMBERS = (
+    "UPDATE site SET lsn = lsn + 1, order_number = order_number + ? WHERE site = ? "
+    "RETURNING lsn, order_number"
+)
+EXTEND_SEATING = "UPDATE seating SET chain = ?, total_minor = total_minor + ? WHERE id = ?"
+NEW_CHAIN = (
+    "INSERT INTO device_chain (seating, device, head, first_op, first_lsn, count) VALUES (?,?,?,?,?,1)"
+)
+EXTEND_CHAIN = "UPDATE device_chain SET head = ?, count = count + 1 WHERE seating = ? AND device = ?"
+ANSWER_COLUMNS = (
+    "site, device, op_id, op_hash, status, arg, order_number, total_minor, lsn, chain, seating, created_at, "
+    "op"
+)
+NEW_ANSWER = f"INSERT INTO answer ({ANSWER_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
+ORDER_COLUMNS = (
+    "site, order_number, device, op_id, seating, table_id, menu_version, total_minor, tax_minor, lsn, "
+    "created_at"
+)
+NEW_ORDER = f"INSERT INTO orders ({ORDER_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)"
+
 
 class SessionGone(Exception):
     """The op came in a session that is no longer the device's: replaced, suspended or retired."""
@@ -68,11 +101,7 @@ class ApplyOp:
         """Raises: SessionGone; nothing is stored then."""
         site, snapshot = self.catalogue.site, self.catalogue.snapshot
         known = self._current_session(transaction, site, snapshot)
-        stored = transaction.execute(
-            "SELECT op_hash, status, arg, order_number, total_minor, lsn, chain FROM answer "
-            "WHERE site = ? AND device = ? AND op_id = ?",
-            (site, self.device, self.op.op_id),
-        ).fetchone()
+        stored = transaction.execute(ANSWER_OF, (site, self.device, self.op.op_id)).fetchone()
         if stored is not None:
             return self._repeat(stored)
         seating = _open_seating(transaction, site, known.table, self.device, self.now_s)
@@ -89,9 +118,7 @@ class ApplyOp:
         return Answered(reply, repeated=False, notices=notices)
 
     def _current_session(self, transaction: Transaction, site: str, snapshot: Snapshot) -> KnownDevice:
-        row = transaction.execute(
-            "SELECT sid FROM session WHERE site = ? AND device = ?", (site, self.device)
-        ).fetchone()
+        row = transaction.execute(SESSION_OF, (site, self.device)).fetchone()
         device = snapshot.devices.get(self.device)
         if row is None or row[0] != self.sid or device is None or device.state is not DeviceState.ACTIVE:
             raise SessionGone(self.device)
@@ -109,19 +136,14 @@ class ApplyOp:
     def _store(self, scene: Scene, verdict: Verdict) -> Reply:
         transaction, site, seating = scene.transaction, scene.site, scene.seating
         ordered = verdict.order is not None
-        lsn, newest = transaction.execute(
-            "UPDATE site SET lsn = lsn + 1, order_number = order_number + ? WHERE site = ? RETURNING lsn, "
-            "order_number",
-            (int(ordered), site),
-        ).fetchone()
+        lsn, newest = transaction.execute(NEXT_NUMBERS, (int(ordered), site)).fetchone()
         number = newest if ordered else verdict.order_number
         head = next_chain(seating.head, self.op_hash, verdict.status, verdict.total_minor)
         self._extend_chain(scene, head, lsn, verdict)
         if verdict.order is not None:
             self._insert_order(scene, number, lsn, verdict.order)
         transaction.execute(
-            "INSERT INTO answer (site, device, op_id, op_hash, status, arg, order_number, total_minor, lsn, "
-            "chain, seating, created_at, op) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            NEW_ANSWER,
             (site, self.device, self.op.op_id, self.op_hash, int(verdict.status), int(verdict.arg), number,
              verdict.total_minor, lsn, head, seating.id, self.now_s, self.op_bytes or None),
         )  # fmt: skip
@@ -133,23 +155,13 @@ class ApplyOp:
 
     def _extend_chain(self, scene: Scene, head: bytes, lsn: int, verdict: Verdict) -> None:
         transaction, seating = scene.transaction, scene.seating
-        transaction.execute(
-            "UPDATE seating SET chain = ?, total_minor = total_minor + ? WHERE id = ?",
-            (head, verdict.delta_minor, seating.id),
-        )
+        transaction.execute(EXTEND_SEATING, (head, verdict.delta_minor, seating.id))
         if verdict.closes:
             transaction.execute("UPDATE seating SET closed_at = ? WHERE id = ?", (self.now_s, seating.id))
         if seating.first_op is None:
-            transaction.execute(
-                "INSERT INTO device_chain (seating, device, head, first_op, first_lsn, count) "
-                "VALUES (?,?,?,?,?,1)",
-                (seating.id, self.device, head, self.op.op_id, lsn),
-            )
+            transaction.execute(NEW_CHAIN, (seating.id, self.device, head, self.op.op_id, lsn))
         else:
-            transaction.execute(
-                "UPDATE device_chain SET head = ?, count = count + 1 WHERE seating = ? AND device = ?",
-                (head, seating.id, self.device),
-            )
+            transaction.execute(EXTEND_CHAIN, (head, seating.id, self.device))
         if verdict.bill:
             transaction.execute(
                 "UPDATE bill SET device = ?, first_op = ?, last_op = ?, last_lsn = ?, answers = ?, chain = ? "
@@ -160,8 +172,7 @@ class ApplyOp:
 
     def _insert_order(self, scene: Scene, number: int, lsn: int, order: PricedOrder) -> None:
         scene.transaction.execute(
-            "INSERT INTO orders (site, order_number, device, op_id, seating, table_id, menu_version, "
-            "total_minor, tax_minor, lsn, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            NEW_ORDER,
             (scene.site, number, self.device, self.op.op_id, scene.seating.id, scene.known.table,
              self.op.menu_version, order.total_minor, order.tax_minor, lsn, self.now_s),
         )  # fmt: skip
@@ -196,19 +207,11 @@ def _judge(scene: Scene) -> Verdict:
 
 
 def _open_seating(transaction: Transaction, site: str, table: str, device: str, now_s: int) -> OpenSeating:
-    row = transaction.execute(
-        "SELECT s.id, s.total_minor, c.head, c.first_op, c.count FROM seating s "
-        "LEFT JOIN device_chain c ON c.seating = s.id AND c.device = ? "
-        "WHERE s.site = ? AND s.table_id = ? AND s.closed_at IS NULL",
-        (device, site, table),
-    ).fetchone()
+    row = transaction.execute(OPEN_SEATING, (device, site, table)).fetchone()
     if row is not None:
         number, total, head, first_op, count = row
         if head is None:
             return OpenSeating(number, total, CHAIN_START, None, 0)
         return OpenSeating(number, total, bytes(head), bytes(first_op), count)
-    made = transaction.execute(
-        "INSERT INTO seating (site, table_id, opened_at, chain) VALUES (?, ?, ?, ?) RETURNING id",
-        (site, table, now_s, CHAIN_START),
-    ).fetchone()
+    made = transaction.execute(NEW_SEATING, (site, table, now_s, CHAIN_START)).fetchone()
     return OpenSeating(int(made[0]), 0, CHAIN_START, None, 0, fresh=True)

@@ -9,6 +9,9 @@ from typing import Protocol
 from server.ordering.catalogue import Snapshot
 from server.storage.transaction import Transaction
 
+COUNT_OF = "SELECT count FROM stock WHERE site = ? AND item = ?"
+TAKE = "UPDATE stock SET count = count - ? WHERE site = ? AND item = ?"
+
 
 class Portion(Protocol):
     """A line as far as stock is concerned."""
@@ -48,14 +51,10 @@ def take(
     """
     for item, more in wanted.items():
         if more > 0 and item in counted:
-            row = transaction.execute(
-                "SELECT count FROM stock WHERE site = ? AND item = ?", (site, item)
-            ).fetchone()
+            row = transaction.execute(COUNT_OF, (site, item)).fetchone()
             if row is not None and row[0] < more:
                 return item
     for item, more in wanted.items():
         if more and item in counted:
-            transaction.execute(
-                "UPDATE stock SET count = count - ? WHERE site = ? AND item = ?", (more, site, item)
-            )
+            transaction.execute(TAKE, (more, site, item))
     return None

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.config import KEYS_NAME, ConfigError
-from server.storage.database import DATABASE_NAME, StorageError, damaged, database_path
+from server.storage.database import StorageError, damaged
+from server.storage.location import DATABASE_NAME, database_path, remembered
 
 LSN_LEAP = 1_000_000
 NUMBER_LEAP = 10_000
@@ -45,6 +46,11 @@ def make_backup(state: Path, target: Path) -> BackupFacts:
     OSError when it cannot be written.
     """
     source = database_path(state)
+    if remembered(state) is not None:
+        raise ConfigError(
+            f"the database of {state} is PostgreSQL, which backs itself up: run `pg_dump --format=custom "
+            f"--file FILE URL` (the server may run) and keep a copy of {state / KEYS_NAME} with it"
+        )
     if not source.exists():
         raise StorageError(f"there is no database {source} to back up")
     if target.exists():

@@ -1,4 +1,7 @@
-"""Open a site's database file: pragmas, integrity, schema version.
+"""Open a site's database: where it is, pragmas, integrity, schema version.
+
+Without more a site's database is the SQLite file in its state folder, and most of this module is about that
+file; a state folder that remembers a URL has its database there (``server.storage.postgres``).
 
 The engine hands out connections in autocommit mode; every writing transaction is begun with ``BEGIN
 IMMEDIATE`` so that a writer never discovers halfway that somebody else is writing. ``synchronous=FULL`` is
@@ -11,7 +14,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Connection, Engine
@@ -19,13 +22,19 @@ from sqlalchemy.pool import NullPool
 
 from server.errors import ServerError
 from server.storage import guards, schema_access, schema_house, schema_releases
+from server.storage.location import database_path, remembered
 from server.storage.schema import HEAD_REVISION, SCHEMA_VERSION
+from server.storage.transaction import Transaction
 
 # Their modules complete the metadata.
 _TABLES = (schema_house.event, schema_access.access_token, schema_releases.rollout)
 metadata = _TABLES[0].metadata
+__all__ = [
+    "Connect", "Database", "OtherSchema", "StorageError", "admin_revision", "bump_admin_revision", "damaged",
+    "database_path", "make_tables", "metadata", "open_database", "schema_version", "sqlite_connect",
+    "upgrade_tables",
+]  # fmt: skip
 
-DATABASE_NAME = "tableside.db"
 BUSY_TIMEOUT_MS = 10_000
 
 
@@ -35,9 +44,16 @@ class StorageError(ServerError):
     code = "STORAGE"
 
 
-def database_path(state: Path) -> Path:
-    """The database file inside a state folder."""
-    return state / DATABASE_NAME
+class OtherSchema(StorageError):
+    """The database was written by another version of the server."""
+
+    code = "DATABASE_SCHEMA"
+
+    def __init__(self, name: str, found: int, if_older: str) -> None:
+        next_step = if_older if found < SCHEMA_VERSION else "use the server version that wrote it"
+        super().__init__(
+            f"the database {name} has schema version {found}, this server needs {SCHEMA_VERSION}; {next_step}"
+        )
 
 
 Connect = Callable[[Path], sqlite3.Connection]
@@ -71,12 +87,19 @@ def _engine(path: Path, connect: Connect) -> Engine:
 
 
 class Database:
-    """One site's SQLite file, checked and ready."""
+    """One site's SQLite file, checked and ready.
 
-    def __init__(self, path: Path, engine: Engine, upgraded_from: int | None = None) -> None:
+    ``path`` is where ``Ledger`` finds it, ``name`` what people are told; ``made``: its tables are new.
+    """
+
+    dialect = "sqlite"
+
+    def __init__(self, path: Path, engine: Engine) -> None:
         self.path = path
+        self.name = str(path)
         self.engine = engine
-        self.upgraded_from = upgraded_from
+        self.made = False
+        self.upgraded_from: int | None = None
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -91,10 +114,10 @@ class Database:
             yield connection
             bump_admin_revision(connection)
 
-    def driver_connection(self) -> sqlite3.Connection:
+    def driver_connection(self) -> Any:
         """A plain driver connection with the same settings, for the writer thread and the watcher."""
         pooled = self.engine.raw_connection()
-        connection = cast(sqlite3.Connection, pooled.driver_connection)
+        connection = pooled.driver_connection
         pooled.detach()
         return connection
 
@@ -110,8 +133,8 @@ def bump_admin_revision(connection: Connection) -> None:
     )
 
 
-def admin_revision(connection: sqlite3.Connection) -> int:
-    """How often anything a server caches has been changed in this file."""
+def admin_revision(connection: Transaction) -> int:
+    """How often anything a server caches has been changed in this database."""
     row = connection.execute("SELECT value FROM meta WHERE name = 'admin_revision'").fetchone()
     return int(row[0])
 
@@ -125,35 +148,58 @@ def damaged(path: Path, detail: str) -> StorageError:
 
 
 def open_database(
-    state: Path, *, create: bool = False, upgrade: bool = False, connect: Connect = sqlite_connect
+    state: Path,
+    *,
+    create: bool = False,
+    upgrade: bool = False,
+    connect: Connect = sqlite_connect,
+    url: str | None = None,
 ) -> Database:
-    """Open ``state``/tableside.db, creating it when asked; every connection is made by ``connect``.
+    """Open the database of a state folder, creating it when asked: the one at ``url`` (a PostgreSQL URL), or
+    the one the folder remembers, or ``state``/tableside.db, to which every connection is made by ``connect``.
 
-    ``upgrade`` brings an older schema up to date; ``Database.upgraded_from`` tells so.
-    Raises: StorageError when the file is missing, damaged, locked, not a database or of another schema
-    version.
+    ``upgrade`` brings an older schema up to date; ``Database.upgraded_from`` tells so. A database at a URL is
+    not brought up to date together with ``create``: other servers may be using it.
+    Raises: StorageError when it is missing, damaged, locked, not a database or of another schema version.
     """
     path = database_path(state)
+    url = url or remembered(state)
+    if url is not None:
+        from server.storage import postgres  # its driver is not needed for a file
+
+        if path.exists():
+            raise StorageError(
+                f"{state} has a database of its own, {path.name}; give a database at a URL another --state"
+            )
+        return postgres.open_postgres(url, state, create=create, upgrade=upgrade and not create)
+    return _open_file(state, path, create=create, upgrade=upgrade, connect=connect)
+
+
+def _open_file(state: Path, path: Path, *, create: bool, upgrade: bool, connect: Connect) -> Database:
     if not create and not path.exists():
         raise StorageError(
             f"there is no database {path}; start `tableside server run --state {state}` once first"
         )
     engine = _engine(path, connect)
+    database = Database(path, engine)
     try:
         with engine.connect() as connection:
             _check(path, connection.connection.driver_connection)
         with engine.begin() as connection:
             found = schema_version(connection)
             if found is None:
-                _make_tables(connection)
+                make_tables(connection)
+                database.made = True
             elif found < SCHEMA_VERSION and upgrade:
-                _upgrade(connection)
+                upgrade_tables(connection)
+                database.upgraded_from = found
             elif found != SCHEMA_VERSION:
-                raise _other_version(state, found)
+                older = f"start the server once, or run `tableside server migrate --state {state}`"
+                raise OtherSchema(str(path), found, older)
     except Exception as error:
         engine.dispose()
         raise _explain(path, error) from error
-    return Database(path, engine, upgraded_from=found if found != SCHEMA_VERSION else None)
+    return database
 
 
 def schema_version(connection: Connection) -> int | None:
@@ -165,7 +211,8 @@ def schema_version(connection: Connection) -> int | None:
     )
 
 
-def _make_tables(connection: Connection) -> None:
+def make_tables(connection: Connection) -> None:
+    """Make the tables of the newest schema in an empty database."""
     metadata.create_all(connection)
     guards.install(connection.exec_driver_sql, connection.dialect.name)
     for statement in (
@@ -178,22 +225,12 @@ def _make_tables(connection: Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
-def _upgrade(connection: Connection) -> None:
+def upgrade_tables(connection: Connection) -> None:
+    """Bring an older schema up to date."""
     from server.storage import migrations  # Alembic takes long to import and is rarely needed
 
     migrations.upgrade(connection)
     bump_admin_revision(connection)
-
-
-def _other_version(state: Path, found: int) -> StorageError:
-    if found < SCHEMA_VERSION:
-        next_step = f"start the server once, or run `tableside server migrate --state {state}`"
-    else:
-        next_step = "use the server version that wrote it"
-    return StorageError(
-        f"the database {database_path(state)} has schema version {found}, this server needs "
-        f"{SCHEMA_VERSION}; {next_step}"
-    )
 
 
 def _check(path: Path, connection: Any) -> None:

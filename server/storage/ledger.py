@@ -1,19 +1,17 @@
 """A read-only look at what a site has answered, for the bench, the command line and anybody who audits.
 
-A ledger opens the file with SQLite's read-only mode and never takes a write lock: it may look while a
-server runs, and sees committed answers only.
+A ledger never takes a lock: it may look while a server runs, and sees committed answers only.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from server.storage.database import StorageError, damaged, database_path
+from server.storage.readers import reader_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,26 +120,17 @@ def _device(row: Any) -> LedgerDevice:
 class Ledger:
     """Everything a site has committed.
 
-    ``path`` is the database file or the state folder that holds it. Raises: StorageError when it cannot be
-    read.
+    ``place`` is a state folder, the database file in it, or a PostgreSQL URL. Raises: StorageError when it
+    cannot be read.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        given = Path(path)
-        self.path = database_path(given) if given.is_dir() else given
-        if not self.path.exists():
-            raise StorageError(
-                f"there is no database {self.path}; has `tableside server run` been started yet?"
-            )
+    def __init__(self, place: Path | str) -> None:
+        self._place = place
+        reader_at(place).close()
 
     def _rows(self, sql: str, parameters: Iterable[Any] = ()) -> list[Any]:
-        try:
-            with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=10)) as connection:
-                return connection.execute(sql, tuple(parameters)).fetchall()
-        except sqlite3.OperationalError as error:
-            raise StorageError(f"the database {self.path} cannot be read now ({error})") from error
-        except sqlite3.DatabaseError as error:
-            raise damaged(self.path, str(error)) from error
+        with closing(reader_at(self._place)) as reader, reader.snapshot() as transaction:
+            return list(transaction.execute(sql, tuple(parameters)).fetchall())
 
     def orders(self, site: str, *, after: int = 0) -> list[LedgerOrder]:
         """Committed orders with a number above ``after``, oldest first, with the lines that still count."""

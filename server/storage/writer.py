@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from server.storage.database import Database, StorageError, admin_revision, damaged
+from server.storage.transaction import Job, Transaction
 
 T = TypeVar("T")
 
@@ -51,8 +52,10 @@ class WriterStats:
 
 
 @dataclass(slots=True)
-class _Entry:
-    job: Callable[[sqlite3.Connection], Any]
+class Entry:
+    """A job on its way, with the callback that gets its outcome."""
+
+    job: Job[Any]
     callback: Callable[[Outcome[Any]], None]
     outcome: Outcome[Any] = field(default_factory=Outcome)
 
@@ -65,6 +68,9 @@ class Writer:
     uses them.
     """
 
+    fatal: tuple[type[Exception], ...] = (sqlite3.OperationalError,)
+    """What puts the transaction as a whole in question: disk full, I/O error, locked."""
+
     def __init__(
         self,
         database: Database,
@@ -72,11 +78,11 @@ class Writer:
         *,
         capacity: int = 4096,
         max_batch: int = 128,
-        on_revision: Callable[[sqlite3.Connection], None] | None = None,
+        on_revision: Job[None] | None = None,
     ) -> None:
         self._database = database
         self._loop = loop
-        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._capacity = capacity
         self._max_batch = max_batch
         self._on_revision = on_revision
@@ -91,16 +97,16 @@ class Writer:
         """Open the connection's thread."""
         self._thread.start()
 
-    def submit(self, job: Callable[[sqlite3.Connection], T], callback: Callable[[Outcome[T]], None]) -> None:
+    def submit(self, job: Job[T], callback: Callable[[Outcome[T]], None]) -> None:
         """Queue a job from the loop; ``callback`` runs there after its commit (or with the error).
 
         Raises: QueueFull when the bounded queue has no room; nothing was queued.
         """
         if self._queue.qsize() >= self._capacity:
             raise QueueFull("the order queue is full")
-        self._queue.put(_Entry(job, callback))
+        self._queue.put(Entry(job, callback))
 
-    async def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, job: Job[T]) -> T:
         """Queue a job and wait for its committed value, for callers that are coroutines anyway."""
         future: asyncio.Future[T] = self._loop.create_future()
 
@@ -115,7 +121,7 @@ class Writer:
         self.submit(job, settle)
         return await future
 
-    def run_from_thread(self, job: Callable[[sqlite3.Connection], T], timeout_s: float) -> T:
+    def run_from_thread(self, job: Job[T], timeout_s: float) -> T:
         """Like ``run``, for callers in a worker thread, which it blocks."""
         return asyncio.run_coroutine_threadsafe(self.run(job), self._loop).result(timeout_s)
 
@@ -145,12 +151,12 @@ class Writer:
         finally:
             connection.close()
 
-    def _settle(self, batch: list[_Entry]) -> None:
+    def _settle(self, batch: list[Entry]) -> None:
         _deliver(batch)
         if self.on_commit is not None:
             self.on_commit()
 
-    def _take(self) -> tuple[list[_Entry], bool]:
+    def _take(self) -> tuple[list[Entry], bool]:
         first = self._queue.get()
         if first is None:
             return [], True
@@ -165,7 +171,7 @@ class Writer:
             batch.append(entry)
         return batch, False
 
-    def _commit(self, connection: sqlite3.Connection, batch: list[_Entry]) -> None:
+    def _commit(self, connection: sqlite3.Connection, batch: list[Entry]) -> None:
         begun = time.perf_counter()
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -175,12 +181,15 @@ class Writer:
             connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whatever it is, the owners learn it and the thread goes on
             self._abandon(connection, batch, error)
+        self._count(batch, time.perf_counter() - begun)
+
+    def _count(self, batch: list[Entry], seconds: float) -> None:
         self.stats.jobs += len(batch)
         self.stats.batches += 1
         self.stats.largest_batch = max(self.stats.largest_batch, len(batch))
-        self.stats.commit_seconds += time.perf_counter() - begun
+        self.stats.commit_seconds += seconds
 
-    def _refresh(self, connection: sqlite3.Connection) -> None:
+    def _refresh(self, connection: Transaction) -> None:
         if self._on_revision is None:
             return
         revision = admin_revision(connection)
@@ -188,19 +197,19 @@ class Writer:
             self._on_revision(connection)
             self._revision = revision
 
-    def _apply(self, connection: sqlite3.Connection, entry: _Entry) -> None:
+    def _apply(self, connection: Transaction, entry: Entry) -> None:
         connection.execute("SAVEPOINT job")
         try:
             entry.outcome = Outcome(entry.job(connection))
-        except sqlite3.OperationalError:
-            raise  # disk full, I/O error, locked: the transaction as a whole is in question
+        except self.fatal:
+            raise
         except Exception as error:  # noqa: BLE001 - handed to the job's owner, who must see every failure
             connection.execute("ROLLBACK TO job")
             entry.outcome = Outcome(error=error)
             self.stats.failed_jobs += 1
         connection.execute("RELEASE job")
 
-    def _abandon(self, connection: sqlite3.Connection, batch: list[_Entry], error: Exception) -> None:
+    def _abandon(self, connection: sqlite3.Connection, batch: list[Entry], error: Exception) -> None:
         """Nothing of the batch is stored; every owner learns that, and no answer leaves."""
         self.stats.failed_batches += 1
         self._revision = -1
@@ -223,6 +232,6 @@ class Writer:
             entry.outcome = Outcome(error=shown)
 
 
-def _deliver(batch: list[_Entry]) -> None:
+def _deliver(batch: list[Entry]) -> None:
     for entry in batch:
         entry.callback(entry.outcome)

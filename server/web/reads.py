@@ -1,4 +1,4 @@
-"""Database reads off the event loop: a few threads, read-only connections, a bounded queue.
+"""Database reads off the event loop: a few threads, a read-only connection each, a bounded queue.
 
 Each read runs inside one read transaction, so what it returns is one moment of the site's history.
 """
@@ -6,38 +6,37 @@ Each read runs inside one read transaction, so what it returns is one moment of 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from server.storage.database import StorageError, damaged
+from server.storage.readers import Reader, reader_at
+from server.storage.transaction import Transaction
 from server.web.problems import Problem
 
 THREADS = 2
 MAX_WAITING = 64
-BUSY_TIMEOUT_S = 5.0
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
 
 class Reads:
-    """Runs ``read(connection, *args)`` in a worker thread."""
+    """Runs ``read(transaction, *args)`` in a worker thread; ``path`` as ``Database.path`` gives it."""
 
     def __init__(self, path: Path, threads: int = THREADS, max_waiting: int = MAX_WAITING) -> None:
         self._path = path
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="web-read")
         self._local = threading.local()
-        self._open: list[sqlite3.Connection] = []
+        self._open: list[Reader] = []
         self._lock = threading.Lock()
         self._max_waiting = max_waiting
         self.waiting = 0
 
     async def run(
-        self, read: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+        self, read: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """The read's result. Raises: Problem(busy) when too many are waiting, StorageError."""
         if self.waiting >= self._max_waiting:
@@ -49,32 +48,14 @@ class Reads:
         finally:
             self.waiting -= 1
 
-    def _read(
-        self, read: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        try:
-            connection = self._connection()
-            connection.execute("BEGIN")
-            try:
-                return read(connection, *args, **kwargs)
-            finally:
-                connection.execute("ROLLBACK")
-        except sqlite3.OperationalError as error:
-            raise StorageError(f"the database {self._path} cannot be read now ({error})") from error
-        except sqlite3.DatabaseError as error:
-            raise damaged(self._path, str(error)) from error
+    def _read(self, read: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._reader().snapshot() as transaction:
+            return read(transaction, *args, **kwargs)
 
-    def _connection(self) -> sqlite3.Connection:
-        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
+    def _reader(self) -> Reader:
+        found: Reader | None = getattr(self._local, "reader", None)
         if found is None:
-            found = sqlite3.connect(
-                f"file:{self._path}?mode=ro",
-                uri=True,
-                timeout=BUSY_TIMEOUT_S,
-                check_same_thread=False,
-                isolation_level=None,
-            )
-            self._local.connection = found
+            found = self._local.reader = reader_at(self._path)
             with self._lock:
                 self._open.append(found)
         return found
@@ -82,5 +63,5 @@ class Reads:
     def close(self) -> None:
         """Wait for running reads and close the connections."""
         self._pool.shutdown(wait=True)
-        for connection in self._open:
-            connection.close()
+        for reader in self._open:
+            reader.close()
