@@ -180,13 +180,15 @@ class OrderServer:
         return store
 
     def _open_database(self, keystore: KeyStore) -> Database:
-        fresh = not (self.config.state / "tableside.db").exists()
-        database = open_database(self.config.state, create=True, upgrade=True, connect=self._platform.connect)
-        site = self.config.site
+        config = self.config
+        database = open_database(
+            config.state, create=True, upgrade=True, connect=self._platform.connect, url=config.database
+        )
+        site = config.site
         try:
             admin.ensure_site(database, site)
-            if fresh:
-                self.said.append(f"made the database {database.path}")
+            if database.made:
+                self.said.append(f"made the database {database.name}")
             if database.upgraded_from is not None:
                 self.said.append(
                     f"upgraded the database from schema version {database.upgraded_from} to {SCHEMA_VERSION}"
@@ -212,7 +214,7 @@ class OrderServer:
             self._first_load(connection, database)
             beacons = load_beacons(connection, site)
             self._sessions.update({row.device: Session(row) for row in load_sessions(connection, site)})
-        self._writer = self._platform.writer(
+        self._writer = self._platform.writer_for(database)(
             database,
             loop,
             capacity=config.queue_capacity,
@@ -310,7 +312,7 @@ class OrderServer:
             self._catalogue.reload(connection)
         except Refusal as refusal:
             raise StorageError(
-                f"the current menu in {database.path} is not signed by this server's key ({refusal.detail}); "
+                f"the current menu in {database.name} is not signed by this server's key ({refusal.detail}); "
                 f"run `tableside server keys rotate` again if a rotation was interrupted, else restore keys "
                 f"and database from the same backup"
             ) from refusal

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from server.config import (
     parse_address,
     parse_broker,
     parse_calls,
+    parse_database,
     parse_rate,
 )
 from server.errors import ServerError
@@ -109,12 +111,18 @@ def _add_run(commands: Any) -> None:
         "the demo menu in the state folder, and says so. Ctrl-C or SIGTERM stops it cleanly.",
         epilog="examples:\n  tableside server run\n  tableside server run --state /var/lib/tableside --mqtt "
         "0.0.0.0:1883\n"
+        "  tableside server run --database postgresql://tableside@db.local/tableside\n"
         "  tableside server run --broker @/etc/tableside/server.url\n"
         "  tableside server run --limit-op 50:100 --limit-hello 0.2:5",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--state", type=Path, default=DEFAULT_STATE, metavar="DIR",
                         help="folder for database and keys (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--database", metavar="URL", default=os.environ.get("TABLESIDE_DATABASE"),
+                        help="a PostgreSQL database instead of a file in the state folder: "
+                             "postgresql://USER:PASSWORD@HOST:PORT/NAME, or @FILE that holds such a URL; the "
+                             "state folder remembers it (default: $TABLESIDE_DATABASE, else what the state "
+                             "folder remembers, else a file in it)")  # fmt: skip
     parser.add_argument("--site", default="demo", help="name of the restaurant (default: %(default)s)")
     parser.add_argument("--mqtt", default="127.0.0.1:0", metavar="HOST:PORT",
                         help="where the broker listens; 0: a free port (default: %(default)s)")  # fmt: skip
@@ -171,6 +179,7 @@ def config_from(args: argparse.Namespace) -> ServerConfig:
         mqtt_host=host,
         mqtt_port=port,
         broker=parse_broker(args.broker),
+        database=parse_database(args.database),
         http=None if args.http == "none" else parse_address(args.http),
         http_rate=parse_calls(args.limit_http) if args.limit_http else (2000, 10),
         root_key=args.root_key,

@@ -54,6 +54,7 @@ class ServerConfig:
     mqtt_host: str = "127.0.0.1"
     mqtt_port: int = 0
     broker: BrokerLogin | None = None
+    database: str | None = field(default=None, repr=False)  # a URL, perhaps with a password
     http: tuple[str, int] | None = None
     http_rate: tuple[int, int] = (2000, 10)
     root_key: Path = DEMO_ROOT_KEY
@@ -103,6 +104,18 @@ def parse_broker(text: str) -> BrokerLogin | None:
         unquote(url.password or ""),
         tls,
     )
+
+
+def parse_database(text: str | None) -> str | None:
+    """A PostgreSQL URL, also from @FILE; None for a file in the state folder. Raises: ConfigError, OSError."""
+    if text is None:
+        return None
+    url = Path(text[1:]).read_text("utf-8").strip() if text.startswith("@") else text
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise ConfigError(
+            "--database is not a URL like postgresql://USER:PASSWORD@HOST:PORT/NAME, or @FILE that holds one"
+        )
+    return url
 
 
 def parse_rate(text: str) -> Rate:

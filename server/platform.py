@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from server.devices.seams import Clock, Entropy, SystemClock, SystemEntropy
-from server.storage.database import Connect, sqlite_connect
+from server.storage.database import Connect, Database, sqlite_connect
 from server.storage.writer import Writer
 from server.transport.broker import DeviceBroker
 
@@ -32,3 +33,12 @@ class Platform:
     connect: Connect = sqlite_connect
     writer: type[Writer] = Writer
     broker: type[DeviceBroker] = DeviceBroker
+
+    def writer_for(self, database: Database) -> Callable[..., Writer]:
+        """What makes the writer of a database; its driver is imported only where it is needed."""
+        if database.dialect == "sqlite":
+            return self.writer
+        from server.ordering.together import OrderGroups
+        from server.storage.postgres_writer import PostgresWriter
+
+        return partial(PostgresWriter, groups=OrderGroups())

@@ -200,10 +200,9 @@ def set_stock(database: Database, site_name: str, item: int, count: int | None) 
         if count is None:
             connection.execute(delete(stock).where(stock.c.site == site_name, stock.c.item == item))
         else:
-            row = upsert(stock).values(site=site_name, item=item, count=count)
-            connection.execute(
-                row.on_conflict_do_update(index_elements=["site", "item"], set_={"count": count})
-            )
+            here = (stock.c.site == site_name) & (stock.c.item == item)
+            if connection.execute(update(stock).where(here).values(count=count)).rowcount == 0:
+                connection.execute(insert(stock).values(site=site_name, item=item, count=count))
 
 
 def publish_release(
