@@ -188,9 +188,10 @@ def _frozen_sources(board: BoardName) -> dict[str, Path]:
     terminal = ROOT / "firmware" / "terminal"
     found = {path.name: path for path in sorted((boards / "shared" / "frozen").glob("*.py"))}
     found |= {path.name: path for path in sorted((boards / "common").glob("*.py"))}
-    board_module = boards / _BOARD_FOLDER[board] / "board.py"
-    if board_module.exists():
-        found["board.py"] = board_module
+    for name in ("board.py", "esp32.py", "partitions.py"):  # the last two: a model of a chip, process only
+        module = boards / _BOARD_FOLDER[board] / name
+        if module.exists():
+            found[name] = module
     for path in sorted(terminal.rglob("*.py")):
         found[f"terminal/{path.relative_to(terminal).as_posix()}"] = path
     return found

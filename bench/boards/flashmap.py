@@ -25,6 +25,7 @@ REGIONS = {
         Region("counters", 0x002000, 0x004000),
         Region("identity", 0x006000, 0x002000),
         Region("journal", 0x008000, 0x010000),
+        Region("image", 0x018000, 0x002000),
         Region("vfs", 0x020000, 0x1E0000),
     )
 }

@@ -10,6 +10,7 @@ CONTROL = "control"  # OTA control record
 COUNTERS = "counters"  # boot, handshake and beacon counters, small values
 IDENTITY = "identity"  # provisioning record, written by the bench or `tableside firmware provision`
 JOURNAL = "journal"  # outbox ring
+IMAGE = "image"  # which firmware image is in which partition; chips with two of them only
 VFS = "vfs"  # littlefs2: slots, menu, settings
 
 # name, offset, size (bytes)
@@ -18,6 +19,7 @@ REGIONS = (
     (COUNTERS, 0x002000, 0x004000),
     (IDENTITY, 0x006000, 0x002000),
     (JOURNAL, 0x008000, 0x010000),
+    (IMAGE, 0x018000, 0x002000),
     (VFS, 0x020000, 0x1E0000),
 )
 

@@ -12,6 +12,8 @@ from server.wire.errors import Refusal, RefusalCode
 
 BUNDLE_MAX_BYTES = 512 * 1024
 CHUNKS_MAX = 1024
+IMAGE_PATH = "image/micropython.bin"
+IMAGE_MAX_BYTES = 4 * 1024 * 1024  # what 1024 chunks of a flash sector can carry; a terminal has less room
 PATH_MAX_BYTES = 64
 _PATH = re.compile(r"(?:terminal|assets)(?:/[a-z0-9_-][a-z0-9_.-]*){1,3}\.(?:py|mpy|json|txt|bin)")
 _RESERVED = {"terminal/trust"}
@@ -21,9 +23,13 @@ def check_paths(paths: Iterable[str]) -> None:
     """Refuse paths no terminal installs.
 
     They are below terminal/ or assets/, of lower-case letters, digits, "_", "-" and ".", at most 64 bytes and
-    four parts; one module has one form (.py or .mpy); terminal/trust belongs to the image.
+    four parts; one module has one form (.py or .mpy); terminal/trust belongs to the image. A firmware image
+    is a bundle of one file, IMAGE_PATH.
     Raises: Refusal(BAD_RELEASE).
     """
+    paths = list(paths)
+    if paths == [IMAGE_PATH]:
+        return
     stems = set()
     for path in paths:
         if len(path) > PATH_MAX_BYTES or _PATH.fullmatch(path) is None:
@@ -36,11 +42,14 @@ def check_paths(paths: Iterable[str]) -> None:
         stems.add(stem)
 
 
-def check_size(size_bytes: int, chunk_bytes: int) -> None:
-    """Refuse a bundle that is empty, over 512 KiB or over 1024 chunks. Raises: Refusal(BAD_RELEASE)."""
-    if not 0 < size_bytes <= BUNDLE_MAX_BYTES:
-        raise Refusal(
-            RefusalCode.BAD_RELEASE, f"a bundle of {size_bytes} bytes is empty or over {BUNDLE_MAX_BYTES}"
-        )
+def most_bytes(paths: Iterable[str]) -> int:
+    """Return how many bytes a bundle of these paths may have: a firmware image more than an application."""
+    return IMAGE_MAX_BYTES if list(paths) == [IMAGE_PATH] else BUNDLE_MAX_BYTES
+
+
+def check_size(size_bytes: int, chunk_bytes: int, max_bytes: int = BUNDLE_MAX_BYTES) -> None:
+    """Refuse a bundle that is empty, too large or over 1024 chunks. Raises: Refusal(BAD_RELEASE)."""
+    if not 0 < size_bytes <= max_bytes:
+        raise Refusal(RefusalCode.BAD_RELEASE, f"a bundle of {size_bytes} bytes is empty or over {max_bytes}")
     if -(-size_bytes // chunk_bytes) > CHUNKS_MAX:
         raise Refusal(RefusalCode.BAD_RELEASE, f"a bundle has at most {CHUNKS_MAX} chunks: use larger ones")

@@ -17,6 +17,8 @@ root = ""  # the port's own start-up mounted littlefs at /
 mounted = []  # the file system once it was found to be littlefs
 image_version = 0  # set by the loader: release number of this image
 on_trial = False  # set by the loader: the application has to prove itself
+image_on_trial = False  # set by the loader: the firmware image has to prove itself
+image_pending = False  # set by the loader: there is something to do or to report about firmware images
 update_pending = False  # set by the loader: an update is under way, or there is something to report
 
 random = os.urandom  # the hardware generator; true random numbers once the radio is on
@@ -54,6 +56,11 @@ def mount():
 def options():
     # Boot options are for benches; a chip in a restaurant has none.
     return {}
+
+
+def images():
+    # -> the class that gives access to the two firmware images and to the bootloader's choice.
+    return Partition
 
 
 def boots():

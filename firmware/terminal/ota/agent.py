@@ -215,15 +215,14 @@ class OtaAgent:
             return None
         manifest = await self._open_manifest(offer)
         states.judge(self.record.state, digest, manifest.version)
-        board = self._board
-        install.check_manifest(manifest, board.hardware, self._site, board.image_version)
+        self._check(manifest)
         return offer.manifest, digest, manifest
 
     def _begin(self, frame, digest, manifest):
         self._staging = None
         state = states.staging(self.record.state, digest, manifest.version, manifest.floor)
         self._store(state)
-        staging = install.Staging(self._board.root, state.target(), manifest)
+        staging = self._new_staging(state.target(), manifest)
         staging.begin(frame)
         self._staging = staging
 
@@ -242,7 +241,7 @@ class OtaAgent:
         # gone or another bundle was offered; the staging stays as it is.
         state = self.record.state
         if self._staging is None:
-            self._staging = self._resumed(state)
+            self._staging = await self._resumed(state)
         staging = self._staging
         ref = state.other_hash[:_REF_BYTES]
         self.bad = 0
@@ -301,28 +300,25 @@ class OtaAgent:
             if now == before or staging.is_complete() or (now[1] >= goal if goal else now[0] != first[0]):
                 return now != first
 
-    def _resumed(self, state):
+    async def _resumed(self, state):
         # A download that a reboot interrupted.
         manifest = self._stored_manifest(state)
         if manifest is None:
             raise OtaError(states.CANCELLED)  # cut before the manifest was stored: the server offers it again
-        staging = install.Staging(self._board.root, state.target(), manifest)
-        staging.resume()
+        staging = self._new_staging(state.target(), manifest)
+        await self._resume(staging)
         return staging
 
     def _stored_manifest(self, state):
         # -> the Manifest in the target slot if it is that of the bundle under way, else None.
         try:
-            return install.load_manifest(self._board.root, state.target(), state.other_hash)
+            return self._load_manifest(state.target(), state.other_hash)
         except OSError:
             return None
 
     async def _is_whole(self):
         state = self.record.state
-        board = self._board
-        return await run_steps(
-            install.check_slot_steps(board.root, state.target(), state.other_hash, board.image_version)
-        )
+        return await run_steps(self._whole_steps(state.target(), state.other_hash))
 
     def _given_up(self):
         return states.cancelled(self.record.state, states.BAD_BYTES)
@@ -332,5 +328,30 @@ class OtaAgent:
         if not await self._is_whole():
             self._store(self._given_up())
             return
+        self._arm()
+
+    # -- what a layer does in its own way: here the application's bundle in a slot
+
+    def _check(self, manifest):
+        # Whether a signed manifest may be installed here. Raises OtaError.
+        board = self._board
+        install.check_manifest(manifest, board.hardware, self._site, board.image_version)
+
+    def _new_staging(self, slot, manifest):
+        return install.Staging(self._board.root, slot, manifest)
+
+    async def _resume(self, staging):
+        staging.resume()
+
+    def _load_manifest(self, slot, digest):
+        # -> the Manifest on file for a slot, None if it is another one. OSError if there is none.
+        return install.load_manifest(self._board.root, slot, digest)
+
+    def _whole_steps(self, slot, digest):
+        # Generator; its value says whether a slot holds exactly what digest names.
+        board = self._board
+        return install.check_slot_steps(board.root, slot, digest, board.image_version)
+
+    def _arm(self):
         self._store(states.armed(self.record.state))
         self._reboot()

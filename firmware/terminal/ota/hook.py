@@ -1,18 +1,33 @@
-# The application's side of updates: loads the agent only when there is something to do, since it costs RAM.
+# The application's side of updates: loads an agent only when there is something to do, since it costs RAM.
+#
+# There are two: OtaAgent for the application's bundles, ImageAgent for firmware images on chips that have two
+# app partitions. They go about their work side by side; what keeps them apart is in ImageAgent._is_busy and
+# in on_offer below.
 
 import asyncio
 
+_IMAGE_PATH = b"image/micropython.bin"  # what an image's manifest names
+
 
 class Updates:
-    # The arguments are OtaAgent's. board.update_pending, board.on_trial: set by the loader.
+    # The arguments are OtaAgent's. board.update_pending, on_trial, image_pending, image_on_trial: set by the
+    # loader.
 
     def __init__(self, board, *rest):
         self.agent = None
+        self.image_agent = None
         self._board = board
         self._rest = rest
         self._needed = asyncio.Event()
+        self._image_needed = asyncio.Event()
         if board.update_pending:
             self.load()
+        if self._image_flag("image_pending"):
+            self.load_image()
+
+    def _image_flag(self, name):
+        # Boards without a second image never set them.
+        return getattr(self._board, name, False)
 
     def load(self):
         # -> the OtaAgent.
@@ -23,22 +38,51 @@ class Updates:
             self._needed.set()
         return self.agent
 
+    def load_image(self):
+        # -> the ImageAgent.
+        if self.image_agent is None:
+            from .image_agent import ImageAgent
+
+            self.image_agent = ImageAgent(self._board, *self._rest)
+            self._image_needed.set()
+        return self.image_agent
+
     def on_offer(self, frame):
-        self.load().on_offer(frame)
+        if _IMAGE_PATH in bytes(frame) and self._has_images():
+            self.load_image().on_offer(frame)
+        elif not self._image_flag("image_on_trial"):  # one trial at a time; the server offers it again
+            self.load().on_offer(frame)
+
+    def _has_images(self):
+        return hasattr(self._board, "images") and self._board.images() is not None
+
+    def _agents(self):
+        return [agent for agent in (self.agent, self.image_agent) if agent is not None]
 
     def on_chunk(self, frame):
-        if self.agent is not None:
-            self.agent.on_chunk(frame)
+        for agent in self._agents():
+            agent.on_chunk(frame)
 
     def link_up(self):
-        if self.agent is not None:
-            self.agent.link_up()
+        for agent in self._agents():
+            agent.link_up()
 
     def prove(self):
         # Call when the terminal works: identity read, journal and menu open, a session with the server there.
-        # -> True if that confirmed a bundle on trial.
-        return self._board.on_trial and self.load().confirm()
+        # -> True if that confirmed a bundle or an image on trial.
+        image = self._image_flag("image_on_trial") and self.load_image().confirm()
+        return (self._board.on_trial and self.load().confirm()) or image
 
     async def run(self):
+        if self._has_images():
+            await asyncio.gather(self._run_agent(), self._run_image_agent())
+        else:
+            await self._run_agent()
+
+    async def _run_agent(self):
         await self._needed.wait()
         await self.agent.run()
+
+    async def _run_image_agent(self):
+        await self._image_needed.wait()
+        await self.image_agent.run()

@@ -108,7 +108,12 @@ def check_slot_steps(root, slot, digest, image_version):
 
 def load_manifest(root, slot, digest):
     # -> the Manifest stored in a slot, None if it is not the one with this digest. OSError if there is none.
-    with open(slot_path(root, slot) + "/manifest", "rb") as file:
+    return read_manifest(slot_path(root, slot) + "/manifest", digest)
+
+
+def read_manifest(path, digest):
+    # -> as load_manifest, of any file that holds a manifest-frame.
+    with open(path, "rb") as file:
         size = file.seek(0, 2)  # read() of a limit would take that much memory first
         if size > _MAX_FRAME_BYTES:
             return None

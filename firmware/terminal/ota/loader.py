@@ -48,6 +48,9 @@ def main(board):
         return
     from terminal.version import VERSION
 
+    if not _image_may_run(board):
+        board.reset()
+        return
     slot, state = choose(board, VERSION)
     board.image_version = VERSION
     board.on_trial = state.state == states.TRIAL
@@ -56,17 +59,30 @@ def main(board):
         print(f"[loader] {states.NAMES[state.state]}: {states.REASONS[state.reason]}")
     path = None if slot == FACTORY else install.app_path(board.root, slot)
     watchdog_ms = board.options().get("watchdog_ms", _WATCHDOG_MS)
-    if board.on_trial and watchdog_ms:
+    if _is_tried(board) and watchdog_ms:
         board.wdt_start(watchdog_ms)  # an application that hangs before it starts its own has failed this try
     try:
         _launch(board, path, SLOT_NAMES[slot])
     except Exception as error:  # noqa: BLE001 - whatever an application dies of, the terminal goes on
         _tell(error)
-        if not board.on_trial:
+        if not _is_tried(board):
             return  # to the prompt; the watchdog, once started, restarts the terminal
-    if board.on_trial:
+    if _is_tried(board):
         # An application that ends without confirming has failed this try.
         board.reset()
+
+
+def _image_may_run(board):
+    # Whether the firmware image that runs is the right one; always, where there is only one.
+    if not hasattr(board, "images"):
+        return True
+    from . import image_boot
+
+    return image_boot.main(board)
+
+
+def _is_tried(board):
+    return board.on_trial or getattr(board, "image_on_trial", False)
 
 
 def _launch(board, path, name):

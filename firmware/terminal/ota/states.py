@@ -21,7 +21,7 @@ NAMES = ("confirmed", "staging", "verified", "armed", "trial", "rolled-back")
 SLOT_A = const(0)
 SLOT_B = const(1)
 FACTORY = const(2)
-SLOT_NAMES = ("a", "b", "factory")
+SLOT_NAMES = ("a", "b", "factory", "ota_0", "ota_1")  # the last two: firmware images, in reports
 
 # Why the terminal does not run what it was meant to, or did not take what it was offered.
 NONE = const(0)
@@ -40,6 +40,13 @@ BAD_SIGNATURE = const(12)
 WRONG_TARGET = const(13)  # another product, hardware, group or firmware range
 BAD_MANIFEST = const(14)  # signed, but its paths or sizes are not allowed
 ALREADY_THERE = const(15)
+# 16 and 17 are the freshness of an offer and the age of its key. Firmware images only (image_states.py):
+FELL_BACK = const(18)  # the new image did not confirm in its one start, the bootloader went back
+IMAGE_REFUSED = const(19)  # the chip does not start it: no image, another chip's, or it did not pass
+IMAGE_UNKNOWN = const(20)  # what runs is not the image that is on record (flashed by cable)
+IMAGE_LOST = const(21)  # the image on record is damaged, the bootloader took the other one
+NOT_SELECTED = const(22)  # the bootloader's choice could not be stored, or did not read back
+NOT_NOW = const(23)  # the application's own update comes first
 REASONS = (
     "none",
     "tries-spent",
@@ -57,6 +64,14 @@ REASONS = (
     "wrong-target",
     "bad-manifest",
     "already-there",
+    "stale-offer",
+    "old-release-key",
+    "fell-back",
+    "image-refused",
+    "image-unknown",
+    "image-lost",
+    "not-selected",
+    "not-now",
 )
 
 MAX_TRIES = const(3)
@@ -204,7 +219,7 @@ def armed(state):
 def cancelled(state, reason=CANCELLED):
     # Give the update up; what ran before it goes on running. A bundle on trial is quarantined.
     if state.state == TRIAL:
-        return _rolled_back(state, reason)
+        return rolled_back(state, reason)
     if state.state == CONFIRMED or state.state == ROLLED_BACK:
         return state
     return _move(
@@ -248,25 +263,26 @@ def boot(state, spent, is_whole):
     # is_whole(slot, digest): whether the slot holds exactly that bundle, fit for this image.
     # -> (state to store first, slot to run). Every loop this can be part of is bounded by tries and starts.
     if state.state == ARMED or state.state == TRIAL:
-        state = _start_trial(state, spent, is_whole)
+        state = start_trial(state, spent, is_whole)
         if state.state == TRIAL:
             return state, state.target()
     return _run_active(state, is_whole)
 
 
-def _start_trial(state, spent, is_whole):
+def start_trial(state, spent, is_whole):
+    # What was armed, or is on trial, is about to run once more.
     tries = state.tries + (1 if spent and state.state == TRIAL else 0)
     if tries >= MAX_TRIES:
-        return _rolled_back(state, TRIES_SPENT)
+        return rolled_back(state, TRIES_SPENT)
     if state.starts >= MAX_STARTS:
-        return _rolled_back(state, STARTS_SPENT)
+        return rolled_back(state, STARTS_SPENT)
     if not is_whole(state.target(), state.other_hash):
-        return _rolled_back(state, SLOT_BAD)
+        return rolled_back(state, SLOT_BAD)
     return _move(state, _START, tries=tries, starts=state.starts + 1)
 
 
-def _rolled_back(state, reason):
-    # Quarantine the bundle; the active one runs again.
+def rolled_back(state, reason):
+    # What was armed or on trial failed. Quarantine the bundle; the active one runs again.
     newest = (state.other_hash[:PREFIX_BYTES],)
     return _move(
         state,
