@@ -247,17 +247,6 @@ def _prepared(
     return False, None
 
 
-def _explained(shown: str, error: DBAPIError) -> StorageError:
-    cause = error.orig
-    if isinstance(cause, psycopg.errors.InsufficientPrivilege):
-        said = " ".join(str(cause).split())
-        return StorageError(
-            f"the database {shown} cannot be prepared ({said}); its user must own it (the extension "
-            f"btree_gist belongs to PostgreSQL and needs no more than that)"
-        )
-    return failed(shown, cause if isinstance(cause, psycopg.Error) else error)
-
-
 def failed(shown: str, error: Exception) -> StorageError:
     """The error for a statement that PostgreSQL could not carry out."""
     said = " ".join(str(error).split())
