@@ -107,7 +107,7 @@ def parse_broker(text: str) -> BrokerLogin | None:
 
 
 def parse_database(text: str | None) -> str | None:
-    """A PostgreSQL URL, also from @FILE; None for a file in the state folder. Raises: ConfigError, OSError."""
+    """A PostgreSQL URL, also from @FILE; None where none is given. Raises: ConfigError, OSError."""
     if text is None:
         return None
     url = Path(text[1:]).read_text("utf-8").strip() if text.startswith("@") else text

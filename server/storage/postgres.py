@@ -12,16 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.numeric import Int8Dumper
-from sqlalchemy import create_engine
-from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import Connection, Engine, ExceptionContext
 from sqlalchemy.pool import NullPool
 
 from server.storage.database import (
@@ -35,7 +33,7 @@ from server.storage.database import (
 )
 from server.storage.location import URL_NAME, remember
 from server.storage.schema import SCHEMA_VERSION
-from server.storage.transaction import Rows
+from server.storage.transaction import Rows, as_psycopg
 
 HOUSE_LOCK = 0x7461_626C
 CONNECT_TIMEOUT_S = 5
@@ -114,11 +112,6 @@ def _refused(shown: str, error: psycopg.Error) -> StorageError:
     )
 
 
-@cache
-def _translated(sql: str) -> str:
-    return sql.replace("%", "%%").replace("?", "%s")
-
-
 class PostgresConnection:
     """A driver connection with the face that jobs know (``Transaction``); connects when it is first used."""
 
@@ -155,12 +148,12 @@ class PostgresConnection:
 
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Rows:
         """Run one statement with ``?`` placeholders. Raises: the driver's errors."""
-        return cast(Rows, self._need().execute(_translated(sql), tuple(parameters)))
+        return cast(Rows, self._need().execute(as_psycopg(sql), tuple(parameters)))
 
     def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> object:
         """Run one statement for each row of parameters, in one round trip."""
         with self._need().cursor() as cursor:
-            cursor.executemany(_translated(sql), parameters)
+            cursor.executemany(as_psycopg(sql), parameters)
         return None
 
     def close(self) -> None:
@@ -202,14 +195,30 @@ class PostgresDatabase(Database):
         return PostgresConnection(self.url)
 
 
+def _engine(url: str) -> Engine:
+    shown = where(url)
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: connect(url, autocommit=False), poolclass=NullPool
+    )
+
+    @event.listens_for(engine, "handle_error")
+    def _on_error(context: ExceptionContext) -> None:
+        cause = context.original_exception
+        if isinstance(cause, psycopg.errors.InsufficientPrivilege):
+            said = " ".join(str(cause).split())
+            raise StorageError(f"the database {shown} refuses a change ({said}); its user must own it") from cause
+        if isinstance(cause, psycopg.OperationalError):
+            raise failed(shown, cause) from cause
+
+    return engine
+
+
 def open_postgres(url: str, state: Path, *, create: bool = False, upgrade: bool = False) -> PostgresDatabase:
     """Open the database at ``url`` and let ``state`` remember it.
 
     Raises: Unreachable, LoginRefused, OtherSchema, StorageError.
     """
-    engine = create_engine(
-        "postgresql+psycopg://", creator=lambda: connect(url, autocommit=False), poolclass=NullPool
-    )
+    engine = _engine(url)
     database = PostgresDatabase(state / URL_NAME, url, engine)
     try:
         with database.begin() as connection:
@@ -217,9 +226,6 @@ def open_postgres(url: str, state: Path, *, create: bool = False, upgrade: bool 
                 connection, database.name, state, create=create, upgrade=upgrade
             )
         remember(state, url)
-    except DBAPIError as error:
-        engine.dispose()
-        raise _explained(database.name, error) from error
     except BaseException:
         engine.dispose()
         raise

@@ -1,13 +1,14 @@
 """What a job of the writer may ask of the database: one transaction, in SQL that both databases speak.
 
 A plain ``sqlite3.Connection`` is a ``Transaction``, so the order path pays nothing for the seam; PostgreSQL
-gets a thin adapter with the same few methods. Placeholders are ``?``. The dialect in common: ``RETURNING``,
+gets a thin adapter with the same few methods. Placeholders are ``?`` (and ``%`` means nothing). The dialect in common: ``RETURNING``,
 ``ON CONFLICT``, integers for flags, no automatic ids but those of ``seating`` (ask ``RETURNING id``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -42,6 +43,12 @@ class Transaction(Protocol):
     def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> object:
         """Run one statement for each row of parameters."""
         ...
+
+
+@cache
+def as_psycopg(sql: str) -> str:
+    """The statement with the placeholders of PostgreSQL's driver."""
+    return sql.replace("%", "%%").replace("?", "%s")
 
 
 Job: TypeAlias = Callable[[Any], T]

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from sqlalchemy.engine import Connection
 
 from server.storage.database import Database, bump_admin_revision
-from server.storage.transaction import Transaction
+from server.storage.transaction import Transaction, as_psycopg
 from server.web.access import Caller
 from server.web.problems import Problem
 
@@ -103,7 +103,8 @@ def once_by_admin(
     with database.begin() as connection:
 
         def execute(sql: str, parameters: Sequence[Any]) -> Any:
-            return connection.exec_driver_sql(sql, tuple(parameters))
+            spelled = sql if database.dialect == "sqlite" else as_psycopg(sql)
+            return connection.exec_driver_sql(spelled, tuple(parameters))
 
         return _once(site, call, execute, lambda: change(Joined(database, connection)), status)
 
