@@ -15,7 +15,6 @@ from server.config import KEYS_NAME, ConfigError, check_name, check_site
 from server.devices import keyfiles
 from server.devices.keys import KeyStore
 from server.devices.records import DeviceState
-from server.releases.files import load
 from server.storage import admin
 from server.storage.database import Database, StorageError, database_path, open_database
 from server.storage.ledger import Ledger
@@ -26,11 +25,11 @@ from server.wire.menufile import parse_menu
 from server.wire.menus import Menu
 from server.wire.ops import Status
 from server.wire.rsa import VerifyKey, load_public
-from server.wire.updates import REFERENCE_BYTES
 
 
 @contextmanager
-def _opened(args: argparse.Namespace) -> Iterator[tuple[Database, str]]:
+def opened(args: argparse.Namespace) -> Iterator[tuple[Database, str]]:
+    """The database of the state folder that was named, and the site it belongs to."""
     database = open_database(args.state)
     try:
         yield database, admin.only_site(database)
@@ -38,7 +37,8 @@ def _opened(args: argparse.Namespace) -> Iterator[tuple[Database, str]]:
         database.close()
 
 
-def _print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows below their heads in columns."""
     texts = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in [list(head), *texts]) for column in range(len(head))]
     for row in [list(head), *texts]:
@@ -59,7 +59,7 @@ def devices_add(args: argparse.Namespace) -> int:
         raise ConfigError("the password is empty")
     spki = _read_key(args.key)
     state = DeviceState.PENDING if args.pending else DeviceState.ACTIVE
-    with _opened(args) as (database, site):
+    with opened(args) as (database, site):
         admin.add_device(
             database,
             site,
@@ -78,7 +78,7 @@ def devices_password(args: argparse.Namespace) -> int:
     """`devices password`."""
     if not args.password:
         raise ConfigError("the password is empty")
-    with _opened(args) as (database, site):
+    with opened(args) as (database, site):
         admin.set_password(database, site, args.device, hash_password(args.password))
     print(f"{args.device} has another password from now on")
     return 0
@@ -106,7 +106,7 @@ def migrate(args: argparse.Namespace) -> int:
 
 def devices_list(args: argparse.Namespace) -> int:
     """`devices list`."""
-    with _opened(args) as (_, site):
+    with opened(args) as (_, site):
         devices = Ledger(args.state).devices(site)
     if args.json:
         print(json.dumps([
@@ -116,7 +116,7 @@ def devices_list(args: argparse.Namespace) -> int:
         ]))  # fmt: skip
         return 0
     seen = {None: "never seen", True: "yes", False: "no"}
-    _print_table(
+    print_table(
         ("device", "table", "state", "online", "waiting", "key id"),
         [
             (d.device, d.table, d.state, seen[d.online], "-" if d.pending is None else d.pending, d.kid)
@@ -130,7 +130,7 @@ def devices_change(args: argparse.Namespace) -> int:
     """`devices change`."""
     if args.table is not None:
         check_name("table", args.table)
-    with _opened(args) as (database, site):
+    with opened(args) as (database, site):
         before = admin.change_device(
             database, site, args.device, DeviceState(args.device_state), table=args.table
         )
@@ -141,7 +141,7 @@ def devices_change(args: argparse.Namespace) -> int:
 def menu_publish(args: argparse.Namespace) -> int:
     """`menu publish`."""
     menu = parse_menu(args.file.read_text("utf-8"))
-    with _opened(args) as (database, site):
+    with opened(args) as (database, site):
         keystore = KeyStore(args.state / KEYS_NAME, site)
         if args.next:
             menu = replace(menu, version=admin.newest_menu_version(database, site) + 1)
@@ -153,7 +153,7 @@ def menu_publish(args: argparse.Namespace) -> int:
 
 def menu_show(args: argparse.Namespace) -> int:
     """`menu show`."""
-    with _opened(args) as (database, site):
+    with opened(args) as (database, site):
         stored = admin.current_menu(database, site)
         if stored is None:
             raise admin.AdminError("no menu is published yet; publish one with `menu publish FILE`")
@@ -170,7 +170,7 @@ def menu_show(args: argparse.Namespace) -> int:
         return 0
     print(f"menu version {menu.version}, prices in {menu.currency}, {len(menu.items)} items")
     scale = 10**menu.exponent
-    _print_table(
+    print_table(
         ("id", "item", "price", "left"),
         [
             (
@@ -196,7 +196,7 @@ def keys_init(args: argparse.Namespace) -> int:
 
 def keys_show(args: argparse.Namespace) -> int:
     """`keys show`."""
-    with _opened(args) as (_, site):
+    with opened(args) as (_, site):
         store = KeyStore(args.state / KEYS_NAME, site)
     sign = VerifyKey(store.server_sign.spki, 3072)
     if args.json:
@@ -216,7 +216,7 @@ def keys_rotate(args: argparse.Namespace) -> int:
     """`keys rotate`."""
     root = keyfiles.load_signer(args.root_key)
     lock = StateLock(args.state)
-    with _opened(args) as (database, site):
+    with opened(args) as (database, site):
         lock.acquire()
         try:
             store = KeyStore(args.state / KEYS_NAME, site)
@@ -247,7 +247,7 @@ def stock_set(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.count!r} is not a count from 0 to 1000000, or none")
     if not 1 <= args.item <= 65_535:
         raise ConfigError(f"item {args.item} is not an item id from 1 to 65535; `menu show` lists them")
-    with _opened(args) as (database, site):
+    with opened(args) as (database, site):
         admin.set_stock(database, site, args.item, count)
     print(f"item {args.item}: " + ("not counted" if count is None else f"{count} left"))
     return 0
@@ -255,18 +255,18 @@ def stock_set(args: argparse.Namespace) -> int:
 
 def stock_show(args: argparse.Namespace) -> int:
     """`stock show`."""
-    with _opened(args) as (_, site):
+    with opened(args) as (_, site):
         left = Ledger(args.state).stock(site)
     if args.json:
         print(json.dumps({str(item): count for item, count in left.items()}))
     else:
-        _print_table(("item", "left"), sorted(left.items()))
+        print_table(("item", "left"), sorted(left.items()))
     return 0
 
 
 def orders(args: argparse.Namespace) -> int:
     """`orders`."""
-    with _opened(args) as (_, site):
+    with opened(args) as (_, site):
         orders = Ledger(args.state).orders(site)
     if args.json:
         print(json.dumps([
@@ -277,7 +277,7 @@ def orders(args: argparse.Namespace) -> int:
             for o in orders
         ]))  # fmt: skip
         return 0
-    _print_table(
+    print_table(
         ("number", "table", "device", "total", "lines"),
         [
             (
@@ -295,7 +295,7 @@ def orders(args: argparse.Namespace) -> int:
 
 def refusals(args: argparse.Namespace) -> int:
     """`refusals`."""
-    with _opened(args) as (_, site):
+    with opened(args) as (_, site):
         counts = Ledger(args.state).refusals(site)
     if args.json:
         print(
@@ -304,83 +304,8 @@ def refusals(args: argparse.Namespace) -> int:
             )
         )
     else:
-        _print_table(
+        print_table(
             ("device", "code", "count"),
             [(device or "-", code, n) for (_, device, code), n in sorted(counts.items())],
         )
     return 0
-
-
-def release_publish(args: argparse.Namespace) -> int:
-    """`release publish`."""
-    with _opened(args) as (database, site):
-        root = KeyStore(args.state / KEYS_NAME, site).root
-        bundle = load(args.folder, root)
-        manifest = bundle.manifest
-        admin.publish_release(
-            database,
-            site,
-            ref=bundle.hash[:REFERENCE_BYTES],
-            version=manifest.version,
-            hardware=manifest.hardware,
-            offer=bundle.offer.encode(),
-            bundle=bundle.data,
-            now_s=int(time.time()),
-        )
-    print(f"offering {release_text(manifest.version)} for {manifest.hardware}, {manifest.size} bytes")
-    print(f"reference {bundle.hash[:REFERENCE_BYTES].hex()}")
-    return 0
-
-
-def release_withdraw(args: argparse.Namespace) -> int:
-    """`release withdraw`."""
-    try:
-        ref = bytes.fromhex(args.ref)
-    except ValueError:
-        raise ConfigError(
-            f"{args.ref!r} is not a reference of 16 hex digits; `release list` shows them"
-        ) from None
-    with _opened(args) as (database, site):
-        admin.withdraw_release(database, site, ref)
-    print(f"{args.ref} is no longer offered")
-    return 0
-
-
-def release_list(args: argparse.Namespace) -> int:
-    """`release list`."""
-    with _opened(args) as (_, site):
-        releases = Ledger(args.state).releases(site)
-    if args.json:
-        print(json.dumps([
-            {"ref": r.ref.hex(), "version": r.version, "hardware": r.hardware, "bytes": r.size_bytes}
-            for r in releases
-        ]))  # fmt: skip
-        return 0
-    _print_table(
-        ("reference", "version", "hardware", "bytes"),
-        [(r.ref.hex(), release_text(r.version), r.hardware, r.size_bytes) for r in releases],
-    )
-    return 0
-
-
-def release_status(args: argparse.Namespace) -> int:
-    """`release status`."""
-    with _opened(args) as (_, site):
-        states = Ledger(args.state).update_states(site)
-    if args.json:
-        print(json.dumps([
-            {"device": s.device, "running": s.running, "slot": s.slot, "state": s.state, "offset": s.offset,
-             "reason": s.reason}
-            for s in states
-        ]))  # fmt: skip
-        return 0
-    _print_table(
-        ("device", "running", "slot", "state", "offset", "reason"),
-        [(s.device, release_text(s.running), s.slot, s.state, s.offset, s.reason) for s in states],
-    )
-    return 0
-
-
-def release_text(version: int) -> str:
-    """A release number as people write it: major.minor.patch."""
-    return f"{version >> 16}.{version >> 8 & 0xFF}.{version & 0xFF}"

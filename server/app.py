@@ -28,7 +28,7 @@ from server.ordering.menu_prices import read_signed_prices
 from server.platform import Platform
 from server.releases.bundle import open_bundle
 from server.releases.serving import Releases
-from server.storage import admin
+from server.storage import admin, release_reads
 from server.storage.database import Database, StorageError, open_database
 from server.storage.lock import StateLock
 from server.storage.registry import StoreBeacon, load_beacons, load_sessions
@@ -41,7 +41,7 @@ from server.transport.limits import RateLimiter
 from server.transport.notices import Notices
 from server.transport.observations import Observations
 from server.transport.seams import MessageBroker
-from server.transport.updates import Updates
+from server.transport.updates import SiteReleases, Updates
 from server.wire.errors import Refusal
 from server.wire.menufile import parse_menu
 from server.wire.menus import split
@@ -93,7 +93,7 @@ class OrderServer:
         self._tasks: list[asyncio.Task[None]] = []
         self._beacon_due = asyncio.Event()
         self._releases_due = asyncio.Event()
-        self._served: list[tuple[bytes, bytes]] = []
+        self._on_offer: release_reads.OnOffer | None = None
         self._published_menu = 0
         self._database: Database | None = None
         self._writer: Writer | None = None
@@ -244,7 +244,9 @@ class OrderServer:
             lambda device, payload: self._send(device, "hello", payload),
             self.notices,
         )
-        self._updates = Updates(self._send, limiter, self.observations, self._platform.monotonic)
+        self._updates = Updates(
+            site, self._send, limiter, self.observations, self._sessions, self._platform.monotonic
+        )
         self._ingest = ingest = Ingest(
             catalogue=self._catalogue,
             verifier=OpVerifier(self._clock),
@@ -399,17 +401,17 @@ class OrderServer:
         assert self._database is not None
         loop = asyncio.get_running_loop()
         stored = await loop.run_in_executor(
-            self._executor, admin.stored_releases, self._database, self.config.site
+            self._executor, release_reads.on_offer, self._database, self.config.site
         )
-        if stored == self._served:
+        if stored == self._on_offer:
             return
         releases = await loop.run_in_executor(self._executor, self._verified, stored)
-        self._served = stored
-        self._updates.replace(releases)
+        self._on_offer = stored
+        self._updates.replace(SiteReleases(releases, stored.rollouts, stored.groups, stored.rotations))
 
-    def _verified(self, stored: list[tuple[bytes, bytes]]) -> Releases:
+    def _verified(self, stored: release_reads.OnOffer) -> Releases:
         bundles = []
-        for offer, data in stored:
+        for offer, data in stored.bundles:
             try:
                 bundles.append(open_bundle(offer, data, self._keystore.root))
             except Refusal as refusal:
@@ -438,6 +440,18 @@ class OrderServer:
         except (StorageError, QueueFull):
             if job is not None:
                 self.observations.restore(job)
+            raise
+        await self._store_reports()
+
+    async def _store_reports(self) -> None:
+        assert self._writer is not None
+        reports = self._updates.take(self._clock.unix_time())
+        if reports is None:
+            return
+        try:
+            await self._writer.run(reports)
+        except (StorageError, QueueFull):
+            self._updates.restore(reports)
             raise
 
     def _write_address(self) -> None:

@@ -56,11 +56,12 @@ def add_parser(subparsers: Any) -> None:
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
     """Add the server's commands to a parser."""
-    from server import cli_admin
+    from server import cli_admin, cli_release
 
     commands = parser.add_subparsers(dest="server_command", metavar="COMMAND", required=True)
     _add_run(commands)
     cli_admin.add_commands(commands)
+    cli_release.add_parser(commands)
 
 
 def guarded(target: str) -> Command:

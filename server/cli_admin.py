@@ -1,4 +1,4 @@
-"""The command lines of ``tableside server devices|menu|keys|stock|release|orders|refusals``.
+"""The command lines of ``tableside server devices|menu|keys|stock|orders|refusals``.
 
 Parsers only: what a command needs is imported when it runs, so that ``--help`` answers at once.
 """
@@ -20,7 +20,6 @@ def add_commands(commands: Any) -> None:
     _add_menu(commands)
     _add_keys(commands)
     _add_stock(commands)
-    _add_release(commands)
     _add_orders(commands)
     _add_tokens(commands)
     _add_backup(commands)
@@ -146,22 +145,6 @@ def _add_orders(commands: Any) -> None:
     )
     _leaf(commands, "refusals", "refusals", "show what was refused, counted by device and code",
           "tableside server refusals --json", listing=True)  # fmt: skip
-
-
-def _add_release(commands: Any) -> None:
-    group = _group(commands, "release", "offer signed bundles to terminals")
-    publish = _leaf(group, "publish", "release_publish", "offer the bundle in a folder to every terminal it "
-                                                         "is for",
-                    "tableside server release publish build/release/1.1.0")  # fmt: skip
-    publish.add_argument("folder", type=Path, help="folder with offer.cbor and bundle.bin")
-    withdraw = _leaf(group, "withdraw", "release_withdraw", "stop offering a bundle",
-                     "tableside server release withdraw 0123456789abcdef")  # fmt: skip
-    withdraw.add_argument("ref", help="the release's reference, 16 hex digits")
-    _leaf(
-        group, "list", "release_list", "show what is on offer", "tableside server release list", listing=True
-    )
-    _leaf(group, "status", "release_status", "show where each terminal's update stands",
-          "tableside server release status --json", listing=True)  # fmt: skip
 
 
 def _add_tokens(commands: Any) -> None:

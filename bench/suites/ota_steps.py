@@ -66,13 +66,13 @@ def publish(rig: Rig, update: Update) -> None:
     """Let the server offer it."""
     folder = rig.folder / "releases" / update.bundle.hash[:8].hex()
     release_files.save(update.bundle, folder)
-    rig.server.admin("release", "publish", str(folder))
+    rig.server.admin("release", "publish", str(folder), "--percent", "100")
 
 
 def withdraw_all(rig: Rig) -> None:
     """Let the server offer nothing."""
     for release in json.loads(rig.server.admin("release", "list", "--json")):
-        rig.server.admin("release", "withdraw", release["ref"])
+        rig.server.admin("release", "withdraw", release["reference"])
 
 
 def as_delivered(rig: Rig) -> Terminal:

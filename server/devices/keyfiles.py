@@ -33,11 +33,12 @@ def generate(bits: int) -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(public_exponent=65537, key_size=bits)
 
 
-def to_pem(key: rsa.RSAPrivateKey) -> bytes:
-    """Return a key as unencrypted PKCS #8 PEM."""
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+def to_pem(key: rsa.RSAPrivateKey, passphrase: bytes | None = None) -> bytes:
+    """Return a key as PKCS #8 PEM, encrypted where there is a passphrase."""
+    encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if passphrase:
+        encryption = serialization.BestAvailableEncryption(passphrase)
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 
 
 def read(path: Path, next_step: str, private: bool = True) -> bytes:
@@ -56,10 +57,17 @@ def read(path: Path, next_step: str, private: bool = True) -> bytes:
         ) from None
 
 
-def parse_pem(data: bytes, bits: int, path: Path, next_step: str) -> rsa.RSAPrivateKey:
+def is_encrypted(data: bytes) -> bool:
+    """Whether PEM bytes need a passphrase."""
+    return b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in data
+
+
+def parse_pem(
+    data: bytes, bits: int, path: Path, next_step: str, passphrase: bytes | None = None
+) -> rsa.RSAPrivateKey:
     """Return the RSA key of exactly `bits` in PEM bytes. Raises: KeyFileError("corrupt")."""
     try:
-        key = serialization.load_pem_private_key(data, password=None)
+        key = serialization.load_pem_private_key(data, password=passphrase if is_encrypted(data) else None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise KeyFileError("corrupt", path, f"The key file {path} is damaged: {next_step}.") from None
     if not isinstance(key, rsa.RSAPrivateKey) or key.key_size != bits:

@@ -22,6 +22,7 @@ from server.wire.cose import (
 )
 from server.wire.errors import Refusal, RefusalCode
 from server.wire.frames import SID_BYTES
+from server.wire.freshness import OtaFresh
 from server.wire.notices import Notice
 from server.wire.ops import OP_MAX_BYTES, Op, OpMessage, Reply, op_hash
 from server.wire.requests import Telemetry
@@ -67,6 +68,11 @@ class Session:
         floor = max(0, now_s - row.created_at) * NOTICES_PER_S
         self._notice_seq = max(self._notice_seq + 1, floor)
         return mac0(row.k_s2d, row.sid, notice.payload(self._notice_seq), self._notice_prefix)
+
+    def seal_fresh(self, fresh: OtaFresh) -> bytes:
+        """Return the answer to a terminal's question whether there is an update."""
+        row = self.row
+        return fresh.seal(row.k_s2d, row.site, row.device, row.sid, row.th8)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
-from server.releases.rules import check_paths, check_size
+from server.releases.rules import check_paths, check_size, most_bytes
 from server.wire.errors import Refusal, RefusalCode
 from server.wire.frames import RELEASE, Certificate
 from server.wire.rsa import Signer, VerifyKey
@@ -57,21 +57,31 @@ def chunk_hashes(data: bytes, chunk_size: int) -> list[bytes]:
     return [sha256(data[at : at + chunk_size]).digest() for at in range(0, len(data), chunk_size)]
 
 
-def build_bundle(
-    files: Mapping[str, bytes],
-    target: Target,
-    signer: Signer,
-    certificate: bytes,
-    chunk_size: int = DEFAULT_CHUNK_BYTES,
-) -> Bundle:
-    """Return the signed bundle of `files` (relative path to bytes, in the order they will lie in the bundle).
+@dataclass(frozen=True)
+class Draft:
+    """A bundle that is built and not signed yet: the same sources always make the same bytes of it."""
 
-    `signer` holds a release key and `certificate` the root's cert-frame for it.
-    Raises: Refusal(BAD_RELEASE, BAD_SHAPE, TOO_LARGE) where no terminal could accept the result.
+    manifest: Manifest
+    data: bytes
+
+    def sign(self, signer: Signer, certificate: bytes) -> Bundle:
+        """Return the signed bundle; `signer` is a release key, `certificate` the root's cert-frame for it.
+
+        Raises: Refusal(TOO_LARGE).
+        """
+        offer = Offer(self.manifest.seal(signer), certificate)
+        offer.encode()  # judges its size
+        return Bundle(offer, self.manifest, self.data)
+
+
+def draft_bundle(files: Mapping[str, bytes], target: Target, chunk_size: int = DEFAULT_CHUNK_BYTES) -> Draft:
+    """Return the bundle of `files` (relative path to bytes, in the order they will lie in it), unsigned.
+
+    Raises: Refusal(BAD_RELEASE, BAD_SHAPE) where no terminal could accept the result.
     """
     data = b"".join(files.values())
     check_paths(files)
-    check_size(len(data), chunk_size)
+    check_size(len(data), chunk_size, most_bytes(files))
     manifest = Manifest(
         hardware=target.hardware,
         group=target.group,
@@ -84,9 +94,19 @@ def build_bundle(
         files=tuple(BundleFile(path, len(body), sha256(body).digest()) for path, body in files.items()),
         chunks=sha256(b"".join(chunk_hashes(data, chunk_size))).digest(),
     )
-    offer = Offer(manifest.seal(signer), certificate)
-    offer.encode()  # judges its size
-    return Bundle(offer, manifest, data)
+    manifest.payload()  # judges it
+    return Draft(manifest, data)
+
+
+def build_bundle(
+    files: Mapping[str, bytes],
+    target: Target,
+    signer: Signer,
+    certificate: bytes,
+    chunk_size: int = DEFAULT_CHUNK_BYTES,
+) -> Bundle:
+    """Return the signed bundle of `files`. Raises: Refusal as `draft_bundle` and `Draft.sign` do."""
+    return draft_bundle(files, target, chunk_size).sign(signer, certificate)
 
 
 def open_bundle(offer_frame: bytes, data: bytes, root: VerifyKey) -> Bundle:
@@ -96,13 +116,18 @@ def open_bundle(offer_frame: bytes, data: bytes, root: VerifyKey) -> Bundle:
     """
     offer = Offer.decode(offer_frame)
     manifest = offer.open(root)
+    check_data(manifest, data)
+    return Bundle(offer, manifest, data)
+
+
+def check_data(manifest: Manifest, data: bytes) -> None:
+    """Compare a bundle's bytes with its manifest. Raises: Refusal(BAD_RELEASE)."""
     if len(data) != manifest.size:
         raise Refusal(RefusalCode.BAD_RELEASE, "the bundle has another size than its manifest says")
     if not _files_match(manifest, data):
         raise Refusal(RefusalCode.BAD_RELEASE, "a file of the bundle is not the one its manifest names")
     if sha256(b"".join(chunk_hashes(data, manifest.chunk_size))).digest() != manifest.chunks:
         raise Refusal(RefusalCode.BAD_RELEASE, "the chunk hash list is not the one its manifest names")
-    return Bundle(offer, manifest, data)
 
 
 def _files_match(manifest: Manifest, data: bytes) -> bool:

@@ -1,16 +1,39 @@
-"""Bundles on disk: one directory with the offer-frame and the data, verified whenever it is read."""
+"""Bundles on disk: one directory with the manifest, the data and, once signed, the offer-frame.
+
+Whatever is read is verified.
+"""
 
 import os
 from pathlib import Path
 
-from server.releases.bundle import Bundle, open_bundle
-from server.releases.rules import BUNDLE_MAX_BYTES
+from server.releases.bundle import Bundle, Draft, check_data, open_bundle
+from server.releases.rules import IMAGE_MAX_BYTES
 from server.wire.errors import Refusal, RefusalCode
 from server.wire.rsa import VerifyKey
-from server.wire.updates import OFFER_MAX_BYTES
+from server.wire.updates import OFFER_MAX_BYTES, Manifest
 
 OFFER_FILE = "offer.cbor"
 DATA_FILE = "bundle.bin"
+MANIFEST_FILE = "manifest.cbor"
+
+
+def save_draft(draft: Draft, directory: Path) -> None:
+    """Write an unsigned bundle into `directory` (made if missing); an older one's offer goes.
+
+    Raises: OSError.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / OFFER_FILE).unlink(missing_ok=True)
+    _write(directory / DATA_FILE, draft.data)
+    _write(directory / MANIFEST_FILE, draft.manifest.payload())
+
+
+def load_draft(directory: Path) -> Draft:
+    """Return the unsigned bundle in `directory`. Raises: Refusal, BAD_RELEASE where it is not whole."""
+    manifest = Manifest.from_payload(_read(directory / MANIFEST_FILE, OFFER_MAX_BYTES))
+    data = _read(directory / DATA_FILE, IMAGE_MAX_BYTES)
+    check_data(manifest, data)
+    return Draft(manifest, data)
 
 
 def save(bundle: Bundle, directory: Path) -> None:
@@ -28,9 +51,12 @@ def load(directory: Path, root: VerifyKey) -> Bundle:
 
     Raises: Refusal, BAD_RELEASE where a file is missing or too long; its detail is a sentence.
     """
-    return open_bundle(
-        _read(directory / OFFER_FILE, OFFER_MAX_BYTES), _read(directory / DATA_FILE, BUNDLE_MAX_BYTES), root
-    )
+    return open_bundle(*read_raw(directory), root)
+
+
+def read_raw(directory: Path) -> tuple[bytes, bytes]:
+    """Return (offer-frame, data) of the bundle in `directory`, not verified. Raises: Refusal(BAD_RELEASE)."""
+    return _read(directory / OFFER_FILE, OFFER_MAX_BYTES), _read(directory / DATA_FILE, IMAGE_MAX_BYTES)
 
 
 def collect(source: Path) -> dict[str, bytes]:

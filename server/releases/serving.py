@@ -60,26 +60,10 @@ class Releases:
             del self._served[next(iter(self._served))]
         return served
 
-    def offer_for(self, hardware: str, running: int) -> ServedBundle | None:
-        """Return the highest bundle for a hardware class above the running release, if there is one."""
-        newer = [
-            served
-            for served in self._served.values()
-            if served.bundle.manifest.hardware == hardware and served.bundle.manifest.version > running
-        ]
-        return max(newer, key=lambda served: served.bundle.manifest.version, default=None)
-
     def offers(self) -> list[ServedBundle]:
         """Return everything served, oldest first."""
         return list(self._served.values())
 
-    def answer(self, frame: bytes) -> list[bytes]:
-        """Return the ota-chunk frames an ota-get frame asks for, at most 16.
-
-        Raises: Refusal(UNKNOWN_RELEASE, OUT_OF_RANGE) or one for a frame of the wrong shape.
-        """
-        request = OtaGet.decode(frame)
-        served = self._served.get(request.ref)
-        if served is None:
-            raise Refusal(RefusalCode.UNKNOWN_RELEASE, "no such bundle is published here")
-        return [chunk.encode() for chunk in served.answer(request)]
+    def find(self, ref: bytes) -> ServedBundle | None:
+        """Return the bundle with this reference, if it is served."""
+        return self._served.get(ref)

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from sqlalchemy import delete, func, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from server.devices.records import DeviceState
 from server.errors import ServerError
 from server.storage.database import Database
-from server.storage.schema import device, menu, release, session, site, stock
+from server.storage.schema import device, menu, session, site, stock
 from server.storage.schema_house import dining_table
 from server.wire.rsa import kid_of
 
@@ -203,51 +202,3 @@ def set_stock(database: Database, site_name: str, item: int, count: int | None) 
             here = (stock.c.site == site_name) & (stock.c.item == item)
             if connection.execute(update(stock).where(here).values(count=count)).rowcount == 0:
                 connection.execute(insert(stock).values(site=site_name, item=item, count=count))
-
-
-def publish_release(
-    database: Database,
-    site_name: str,
-    *,
-    ref: bytes,
-    version: int,
-    hardware: str,
-    offer: bytes,
-    bundle: bytes,
-    now_s: int,
-) -> None:
-    """Offer a bundle from now on; publishing the same one again puts it on top."""
-    row = {
-        "site": site_name,
-        "ref": ref,
-        "version": version,
-        "hardware": hardware,
-        "offer": offer,
-        "bundle": bundle,
-        "published_at": now_s,
-    }
-    with database.admin() as connection:
-        connection.execute(
-            upsert(release)
-            .values(row)
-            .on_conflict_do_update(index_elements=["site", "ref"], set_={"published_at": now_s})
-        )
-
-
-def withdraw_release(database: Database, site_name: str, ref: bytes) -> None:
-    """Stop offering a bundle. Raises: AdminError when it is not on offer."""
-    with database.admin() as connection:
-        gone = connection.execute(delete(release).where(release.c.site == site_name, release.c.ref == ref))
-        if gone.rowcount != 1:
-            raise AdminError(f"no release {ref.hex()} is on offer; `release list` shows those that are")
-
-
-def stored_releases(database: Database, site_name: str) -> list[tuple[bytes, bytes]]:
-    """(offer, bundle) of everything on offer, oldest first."""
-    with database.engine.connect() as connection:
-        rows = connection.execute(
-            select(release.c.offer, release.c.bundle)
-            .where(release.c.site == site_name)
-            .order_by(release.c.published_at, release.c.version)
-        )
-        return [(row.offer, row.bundle) for row in rows]

@@ -1,4 +1,4 @@
-"""Tables of staged rollouts, on the same metadata as ``schema``: what is offered to whom, and what became of it.
+"""The tables of staged rollouts, on the same metadata as ``schema``: who is offered what, what came of it.
 
 ``release`` itself, the bundles, is in ``schema``. Shares are in hundredths of a percent.
 """

@@ -20,7 +20,7 @@ from server.transport.handshakes import Handshakes
 from server.transport.limits import RateLimiter
 from server.transport.notices import Notices
 from server.transport.observations import Observations
-from server.transport.updates import GET, Updates
+from server.transport.updates import ASK, GET, Updates
 from server.transport.updates import STATE as UPDATE_STATE
 from server.wire.cose import is_short_mac0
 from server.wire.errors import Refusal
@@ -93,6 +93,8 @@ class Ingest:
                 self._updates.get(device, payload)
             elif kind == UPDATE_STATE:
                 self._updates.state(device, payload)
+            elif kind == ASK:
+                self._updates.ask(device, payload)
             else:
                 self._observations.refuse(device, "unknown_topic")
         except Refusal as refusal:

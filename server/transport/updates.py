@@ -1,22 +1,41 @@
-"""Updates over MQTT: tell terminals what is on offer, answer what they fetch, note where they stand.
+"""Updates over MQTT: answer who asks, tell what is on offer, serve what is fetched, note what is reported.
 
-A terminal's hardware class is its own business: it gets the newest offer of every class above its running
-release and takes the one that names its hardware. Whatever it fetches it checks against the signed
-manifest, so nothing here is a promise.
+A terminal that asked gets what its place in the rollouts says, with an answer bound to its nonce. One that
+has not asked yet gets the newest offer of every hardware class and takes the one that names its own.
+Whatever a terminal fetches it checks against the signed manifest, so nothing here is a promise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+from server.devices.verify import Session
+from server.releases.rollout import Rollout, RolloutState, choose
 from server.releases.serving import Releases, ServedBundle
+from server.storage.update_reports import Offered, Report, StoreReports
 from server.transport.limits import RateLimiter
 from server.transport.observations import Observations
+from server.wire.errors import Refusal, RefusalCode
 from server.wire.frames import Presence
-from server.wire.updates import OtaState
+from server.wire.freshness import OtaAsk, OtaFresh
+from server.wire.updates import OtaGet, OtaState
 
 OFFER, GET, CHUNK, STATE = "ota/offer", "ota/get", "ota/chunk", "ota/state"
+ASK, FRESH, ROTATION = "ota/ask", "ota/fresh", "ota/rotation"
 REPEAT_S = 10.0
+MAX_REPORTS = 4096
+
+
+@dataclass(frozen=True)
+class SiteReleases:
+    """What is on offer at a site: bundles, who gets which, terminals' groups, key rotations by epoch."""
+
+    releases: Releases = field(default_factory=Releases)
+    rollouts: Mapping[bytes, Rollout] = field(default_factory=dict)
+    groups: Mapping[str, str] = field(default_factory=dict)
+    rotations: tuple[tuple[int, bytes], ...] = ()
 
 
 class Updates:
@@ -26,25 +45,47 @@ class Updates:
 
     def __init__(
         self,
+        site: str,
         send: Callable[[str, str, bytes], None],
         limiter: RateLimiter,
         observations: Observations,
+        sessions: Mapping[str, Session],
         clock: Callable[[], float],
     ) -> None:
+        self._site = site
         self._send = send
         self._limiter = limiter
         self._observations = observations
+        self._sessions = sessions
         self._clock = clock
-        self._releases = Releases()
+        self._on_offer = SiteReleases()
         self._running: dict[str, int] = {}
+        self._hardware: dict[str, str] = {}
         self._offered: dict[str, tuple[float, frozenset[bytes]]] = {}
+        self._reports: deque[tuple[str, Report]] = deque(maxlen=MAX_REPORTS)
 
-    def replace(self, releases: Releases) -> None:
+    # ------------------------------------------------------------ what is on offer
+
+    def replace(self, on_offer: SiteReleases) -> None:
         """Serve these from now on and tell every terminal seen so far."""
-        self._releases = releases
+        self._on_offer = on_offer
         self._offered.clear()
         for device in self._running:
             self._offer(device)
+
+    def target(self, device: str) -> ServedBundle | None:
+        """The bundle a terminal shall have now; None before it was heard of, or where it has the newest."""
+        running, hardware = self._running.get(device), self._hardware.get(device)
+        return None if running is None or hardware is None else self._chosen(device, running, hardware)
+
+    def served(self, ref: bytes) -> ServedBundle | None:
+        """A published bundle, unless its rollout was halted."""
+        rollout = self._on_offer.rollouts.get(ref)
+        if rollout is None or rollout.state is RolloutState.HALTED:
+            return None
+        return self._on_offer.releases.find(ref)
+
+    # ------------------------------------------------------------ what terminals send
 
     def present(self, device: str, presence: Presence) -> None:
         """A terminal said that it is here (or, by its last will, gone) and what it runs."""
@@ -55,30 +96,82 @@ class Updates:
             self._running.pop(device, None)
             self._offered.pop(device, None)
 
+    def ask(self, device: str, frame: bytes) -> None:
+        """A terminal asks whether there is an update for it. Raises: Refusal."""
+        ask = OtaAsk.decode(frame)
+        if self._limiter.update(device) > 0:
+            self._observations.refuse(device, "update_rate_limited")
+            return
+        session = self._sessions.get(device)
+        if session is None:
+            raise Refusal(RefusalCode.UNKNOWN_SESSION, "an answer needs a session to be bound to")
+        self._running[device], self._hardware[device] = ask.running, ask.hardware
+        self._reports.append((device, ask))
+        target = self.target(device)
+        ref, version = (b"", 0) if target is None else (target.ref, target.bundle.manifest.version)
+        self._send(device, FRESH, session.seal_fresh(OtaFresh(ask.nonce, ref, version)))
+        if target is not None and ask.key_epoch:
+            for epoch, rotation in self._on_offer.rotations:
+                if epoch > ask.key_epoch:
+                    self._send(device, ROTATION, rotation)
+        self._offer(device)
+
     def get(self, device: str, frame: bytes) -> None:
         """A terminal asks for hashes or chunks. Raises: Refusal."""
         if self._limiter.update(device) > 0:
             self._observations.refuse(device, "update_rate_limited")
             return
-        for chunk in self._releases.answer(frame):
-            self._send(device, CHUNK, chunk)
+        request = OtaGet.decode(frame)
+        served = self.served(request.ref)
+        if served is None:
+            raise Refusal(RefusalCode.UNKNOWN_RELEASE, "no such bundle is offered here")
+        for chunk in served.answer(request):
+            self._send(device, CHUNK, chunk.encode())
 
     def state(self, device: str, frame: bytes) -> None:
         """A terminal reports where its update stands. Raises: Refusal."""
-        self._observations.updating(device, OtaState.decode(frame))
+        said = OtaState.decode(frame)
+        self._observations.updating(device, said)
+        self._reports.append((device, said))
+
+    # ------------------------------------------------------------ what is remembered
+
+    def take(self, now_s: int) -> StoreReports | None:
+        """Everything reported since the last call as a writer job, or None."""
+        if not self._reports:
+            return None
+        job = StoreReports(self._site, tuple(self._reports), now_s)
+        self._reports.clear()
+        return job
+
+    def restore(self, job: StoreReports) -> None:
+        """Take back what could not be stored."""
+        self._reports.extendleft(reversed(job.reports))
+
+    # ------------------------------------------------------------ offering
 
     def _offer(self, device: str) -> None:
-        newest = self._newest(self._running[device])
-        refs = frozenset(served.ref for served in newest)
+        wanted = self._wanted(device)
+        refs = frozenset(served.ref for served in wanted)
         at, before = self._offered.get(device, (0.0, frozenset()))
         now = self._clock()
         if not refs or (refs == before and now - at < REPEAT_S):
             return
         self._offered[device] = (now, refs)
-        for served in newest:
+        for served in wanted:
+            if len(wanted) == 1:
+                self._reports.append((device, Offered(served.ref, served.bundle.manifest.version)))
             self._send(device, OFFER, served.offer_frame)
 
-    def _newest(self, running: int) -> list[ServedBundle]:
-        kinds = sorted({served.bundle.manifest.hardware for served in self._releases.offers()})
-        found = [self._releases.offer_for(hardware, running) for hardware in kinds]
+    def _wanted(self, device: str) -> list[ServedBundle]:
+        """What to offer: the one for the terminal's hardware, or one of every class it may have."""
+        known = self._hardware.get(device)
+        bundles = self._on_offer.releases.offers()
+        kinds = [known] if known else sorted({served.bundle.manifest.hardware for served in bundles})
+        found = [self._chosen(device, self._running[device], hardware) for hardware in kinds]
         return [served for served in found if served is not None]
+
+    def _chosen(self, device: str, running: int, hardware: str) -> ServedBundle | None:
+        plan = self._on_offer
+        bundles = [one for one in plan.releases.offers() if one.bundle.manifest.hardware == hardware]
+        return choose(device, plan.groups.get(device, ""), running, bundles, plan.rollouts)

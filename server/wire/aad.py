@@ -68,3 +68,13 @@ def reply(site: str, device: str, sid: bytes, th8: bytes) -> bytes:
 def notice(site: str, device: str, sid: bytes, th8: bytes) -> bytes:
     """Bind a notice to site, device, session and transcript."""
     return encode([PROTOCOL, "notice", site, device, sid, th8])
+
+
+def fresh(site: str, device: str, sid: bytes, th8: bytes) -> bytes:
+    """Bind the answer to "is there an update" to site, device, session and transcript."""
+    return encode([PROTOCOL, "fresh", site, device, sid, th8])
+
+
+def rotation() -> bytes:
+    """Bind the statement that one release key follows another to its purpose only."""
+    return encode([PROTOCOL, "rotation", "", ""])

@@ -49,7 +49,15 @@ class Certificate:
     @classmethod
     def open(cls, frame: bytes, root: VerifyKey, site: str, purpose: str) -> "Certificate":
         """Return the certificate in a cert-frame. Raises: Refusal, BAD_CERTIFICATE for another purpose."""
-        payload = verify_sign1(frame, root, aad.certificate(site), CERTIFICATE_MAX_BYTES)
+        return cls._read(verify_sign1(frame, root, aad.certificate(site), CERTIFICATE_MAX_BYTES), purpose)
+
+    @classmethod
+    def claimed(cls, frame: bytes, purpose: str) -> "Certificate":
+        """Return what a cert-frame says without verifying who signed it. Raises: Refusal as `open` does."""
+        return cls._read(parse_sign1(frame, CERTIFICATE_MAX_BYTES).payload, purpose)
+
+    @classmethod
+    def _read(cls, payload: bytes, purpose: str) -> "Certificate":
         fields = shapes.array(decode(payload, CERTIFICATE_MAX_BYTES), 4, 4, "cert")
         kid = shapes.exactly(fields[1], KID_BYTES, "cert kid")
         spki = shapes.exactly(fields[2], SPKI_BYTES[3072], "cert spki")

@@ -335,7 +335,7 @@ def test_a_published_update_is_offered_and_served(server: BenchServer, tmp_path:
         certify(load_signer(keys / "root.pem"), release.spki),
     )
     save(bundle, tmp_path / "release")
-    server.admin("release", "publish", str(tmp_path / "release"))
+    server.admin("release", "publish", str(tmp_path / "release"), "--percent", "100")
 
     async def scenario() -> None:
         guest = terminal()

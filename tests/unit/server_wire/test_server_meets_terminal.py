@@ -22,7 +22,7 @@ from server.wire.frames import Presence, hello_rate_limited, hello_refused, unkn
 from server.wire.menufile import parse_menu
 from server.wire.menus import split
 from server.wire.ops import Line, RejectCode, Reply, Status
-from server.wire.updates import OtaState
+from server.wire.updates import OtaGet, OtaState
 
 sys.path.insert(0, str(FIXTURES.parent / "firmware"))
 
@@ -204,8 +204,10 @@ def test_the_terminal_understands_offer_and_chunks(pair: Pair) -> None:
     manifest = terminal_frames.parse_manifest(payload)
     assert [path for path, _, _ in manifest.files] == list(files)
     ref, data = sha256(offer.manifest).digest()[:8], b""
-    for frame in releases.answer(bytes(terminal_frames.encode_ota_get(ref, 1, 0, 16))):
-        data += bytes(terminal_frames.parse_ota_chunk(frame).data)
+    served = releases.find(ref)
+    assert served is not None
+    for chunk in served.answer(OtaGet.decode(bytes(terminal_frames.encode_ota_get(ref, 1, 0, 16)))):
+        data += bytes(terminal_frames.parse_ota_chunk(chunk.encode()).data)
     assert data == b"".join(files.values())
 
 

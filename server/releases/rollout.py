@@ -1,0 +1,121 @@
+"""Who gets a release, and when it is stopped: the rules, without I/O.
+
+A terminal's place in a rollout is a hash of its name and the release: the same after every restart, another
+one for every release, and a larger share always contains the smaller one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+
+from server.releases import words
+from server.releases.serving import ServedBundle
+from server.wire.updates import OtaState
+
+WHOLE_SHARE = 10_000
+DEFAULT_HALT_PERCENT = 20
+DEFAULT_HALT_FAILURES = 1
+CONFIRMED, ROLLED_BACK = 0, 5
+# Reasons that speak against the release; the others speak of the terminal, its operator or the offer.
+FAILURES = frozenset(
+    {
+        words.TRIES_SPENT,
+        words.STARTS_SPENT,
+        words.SLOT_BAD,
+        words.NO_SPACE,
+        words.BAD_BYTES,
+        words.BAD_MANIFEST,
+    }
+)
+
+
+class RolloutState(StrEnum):
+    """RUNNING offers; PAUSED offers no more, what is being fetched may end; HALTED serves nothing."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    HALTED = "halted"
+
+
+class Outcome(StrEnum):
+    """What became of a release on one terminal."""
+
+    OFFERED = "offered"
+    STARTED = "started"
+    INSTALLED = "installed"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One release's rollout: to ``share`` hundredths of a percent of the terminals of ``group`` ("" for all).
+
+    It halts by itself once at least ``halt_failures`` terminals failed and they are ``halt_percent`` of
+    those that have finished.
+    """
+
+    ref: bytes
+    state: RolloutState
+    share: int
+    group: str = ""
+    halt_percent: int = DEFAULT_HALT_PERCENT
+    halt_failures: int = DEFAULT_HALT_FAILURES
+
+    def includes(self, device: str, group: str) -> bool:
+        """Whether this terminal is among those that get the release."""
+        return (not self.group or self.group == group) and place(device, self.ref) < self.share
+
+    def must_halt(self, installed: int, failed: int) -> bool:
+        """Whether so many failures are too many."""
+        finished = installed + failed
+        return failed >= self.halt_failures and failed * 100 >= self.halt_percent * finished
+
+
+def place(device: str, ref: bytes) -> int:
+    """A terminal's place in a release's rollout, 0 to 9999: uniform, and fixed for the pair."""
+    return int.from_bytes(sha256(ref + device.encode()).digest()[:8], "big") % WHOLE_SHARE
+
+
+def choose(
+    device: str,
+    group: str,
+    running: int,
+    bundles: Iterable[ServedBundle],
+    rollouts: Mapping[bytes, Rollout],
+) -> ServedBundle | None:
+    """Return the highest release above the running one that this terminal shall have now, if there is one."""
+    fitting = [
+        served
+        for served in bundles
+        if served.bundle.manifest.version > running
+        and (rollout := rollouts.get(served.ref)) is not None
+        and rollout.state is RolloutState.RUNNING
+        and rollout.includes(device, group)
+    ]
+    return max(fitting, key=lambda served: served.bundle.manifest.version, default=None)
+
+
+def outcome_of(before: Outcome, version: int, report: OtaState) -> Outcome:
+    """Return what a terminal's report makes of the release it was last offered.
+
+    A reason alone says nothing before the terminal was seen to begin: it may be that of an older release.
+    """
+    if before is Outcome.INSTALLED or (report.running == version and report.state == CONFIRMED):
+        return Outcome.INSTALLED
+    begun = before is not Outcome.OFFERED
+    if report.state == ROLLED_BACK or (begun and report.state == CONFIRMED and report.reason in FAILURES):
+        return Outcome.FAILED
+    if before is Outcome.OFFERED and CONFIRMED < report.state < ROLLED_BACK:
+        return Outcome.STARTED
+    return before
+
+
+def halt_reason(installed: int, failed: int, device: str, reason: int) -> str:
+    """The sentence an operator reads about an automatic halt."""
+    return (
+        f"{failed} of {installed + failed} terminals failed, last {device}: "
+        f"{words.reason(reason) or 'it went back to what ran before'}"
+    )

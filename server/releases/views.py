@@ -1,0 +1,59 @@
+"""Releases and terminals' updates as JSON: one shape for ``release status --json`` and the HTTP API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from server.releases import words
+from server.storage.release_reads import HistoryStep, StoredRelease, TerminalUpdate
+
+
+def release_view(one: StoredRelease) -> dict[str, Any]:
+    """A published release with its rollout and how far it came."""
+    plan = one.rollout
+    return {
+        "reference": one.ref.hex(),
+        "version": words.version(one.version),
+        "hardware": one.hardware,
+        "bytes": one.size_bytes,
+        "state": plan.state.value,
+        "share_percent": plan.share / 100,
+        "group": plan.group,
+        "halt_percent": plan.halt_percent,
+        "halt_failures": plan.halt_failures,
+        "reason": one.reason,
+        **one.outcomes,
+    }
+
+
+def terminal_view(one: TerminalUpdate) -> dict[str, Any]:
+    """What a terminal runs, where its update stands, and why it does not run the newest."""
+    failed = one.outcome == "failed"
+    reason = words.reason(one.reason) or (words.reason(one.failure) if failed else "")
+    return {
+        "device": one.device,
+        "group": one.group,
+        "hardware": one.hardware,
+        "online": one.online,
+        "version": None if one.running is None else words.version(one.running),
+        "slot": None if one.slot is None else words.slot(one.slot),
+        "state": None if one.state is None else words.state(one.state),
+        "offset_bytes": one.offset,
+        "reason": reason,
+        "release": one.release.hex() if one.release else None,
+        "outcome": one.outcome or None,
+        "seen_at": one.seen_at,
+        "asked_at": one.asked_at,
+    }
+
+
+def step_view(one: HistoryStep) -> dict[str, Any]:
+    """One step of a terminal's history."""
+    return {
+        "at": one.at,
+        "reference": one.ref.hex() if one.ref else None,
+        "version": words.version(one.running),
+        "slot": words.slot(one.slot),
+        "state": words.state(one.state),
+        "reason": words.reason(one.reason),
+    }

@@ -1,0 +1,52 @@
+"""What a terminal says about its update (``ota-state`` in the contract), in words an operator can act on."""
+
+from __future__ import annotations
+
+SLOTS = ("a", "b", "factory")
+STATES = ("confirmed", "downloading", "verified", "waiting for its restart", "on trial", "rolled back")
+TRIES_SPENT, STARTS_SPENT, SLOT_BAD, NO_SPACE, BAD_BYTES, BAD_MANIFEST = 1, 2, 3, 8, 9, 14
+REASONS = (
+    "",
+    "the new release was started three times and did not prove itself",
+    "the new release was started ten times, mostly without power lasting, and did not prove itself",
+    "the installed files were not the release's when it was to be started",
+    "the running release's files had changed: the previous release runs again",
+    "neither slot holds a whole release: the factory application runs",
+    "the record of its updates could not be read: it begins anew",
+    "the update was given up by an operator or by a failed file operation",
+    "there is no room for the release in its flash",
+    "what arrived or was installed is not what the manifest says",
+    "this release failed here before; release the quarantine on the terminal to let it try again",
+    "the release is below the version floor an earlier one has set",
+    "the release is not signed by a release key that the root key vouches for",
+    "the release is for other hardware, another group or another firmware image",
+    "the release is signed, but its paths or sizes are not allowed",
+    "the release runs there already",
+    "the offer is not the answer to the terminal's question: old, or meant for another one",
+    "the release key is older than one the terminal knows, or nobody it trusts has named it",
+)
+
+
+def slot(number: int) -> str:
+    """The slot's name."""
+    return SLOTS[number] if number < len(SLOTS) else f"slot {number}"
+
+
+def state(number: int) -> str:
+    """What the terminal is doing."""
+    return STATES[number] if number < len(STATES) else f"state {number}"
+
+
+def reason(number: int) -> str:
+    """Why it does not run, or did not take, what it was offered; "" for no reason."""
+    return REASONS[number] if number < len(REASONS) else f"reason {number} (unknown to this server)"
+
+
+def version(number: int) -> str:
+    """A release number as people write it: major.minor.patch."""
+    return f"{number >> 16}.{number >> 8 & 0xFF}.{number & 0xFF}"
+
+
+def percent(share: int) -> str:
+    """A share in hundredths of a percent as people write it: 12.5 %."""
+    return f"{share / 100:g} %"

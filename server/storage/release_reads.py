@@ -1,0 +1,193 @@
+"""Releases, rollouts and terminals' updates as rows: what operators and the server read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, Select, func, select
+
+from server.releases.rollout import Outcome, Rollout, RolloutState
+from server.storage.database import Database
+from server.storage.schema import device, presence, release, update_state
+from server.storage.schema_releases import (
+    device_group,
+    key_rotation,
+    rollout,
+    rollout_device,
+    update_history,
+    update_question,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRelease:
+    """A published release and its rollout; sizes in bytes, times in unix seconds."""
+
+    ref: bytes
+    version: int
+    hardware: str
+    size_bytes: int
+    published_at: int
+    rollout: Rollout
+    reason: str
+    outcomes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalUpdate:
+    """Where a terminal's update stands. What it never said is None; ``hardware`` is "" until it asked."""
+
+    device: str
+    group: str
+    hardware: str
+    online: bool | None
+    running: int | None
+    slot: int | None
+    state: int | None
+    offset: int | None
+    reason: int
+    seen_at: int | None
+    asked_at: int | None
+    release: bytes | None
+    outcome: str
+    failure: int
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryStep:
+    """One step of a terminal's updates, as it reported it; ``ref`` is the release it was offered then."""
+
+    at: int
+    ref: bytes | None
+    running: int
+    slot: int
+    state: int
+    reason: int
+
+
+@dataclass(frozen=True, slots=True)
+class OnOffer:
+    """Everything a server needs to answer terminals: (offer, bundle) oldest first, and who gets what."""
+
+    bundles: tuple[tuple[bytes, bytes], ...]
+    rollouts: Mapping[bytes, Rollout]
+    groups: Mapping[str, str]
+    rotations: tuple[tuple[int, bytes], ...]
+
+
+def rollout_of(row: Row[Any]) -> Rollout:
+    """A row of the table as a rollout."""
+    return Rollout(
+        bytes(row.ref),
+        RolloutState(row.state),
+        row.share,
+        row.group_name,
+        row.halt_percent,
+        row.halt_failures,
+    )
+
+
+def on_offer(database: Database, site: str) -> OnOffer:
+    """Everything published, for the server that serves it."""
+    with database.engine.connect() as connection:
+        bundles = connection.execute(
+            select(release.c.offer, release.c.bundle)
+            .where(release.c.site == site)
+            .order_by(release.c.published_at, release.c.version)
+        ).all()
+        plans = connection.execute(select(rollout).where(rollout.c.site == site)).all()
+        groups = connection.execute(
+            select(device_group.c.device, device_group.c.group_name).where(device_group.c.site == site)
+        ).all()
+        rotations = connection.execute(
+            select(key_rotation.c.epoch, key_rotation.c.frame)
+            .where(key_rotation.c.site == site)
+            .order_by(key_rotation.c.epoch)
+        ).all()
+    return OnOffer(
+        tuple((bytes(row.offer), bytes(row.bundle)) for row in bundles),
+        {bytes(row.ref): rollout_of(row) for row in plans},
+        {row.device: row.group_name for row in groups},
+        tuple((int(row.epoch), bytes(row.frame)) for row in rotations),
+    )
+
+
+def published(database: Database, site: str) -> list[StoredRelease]:
+    """Every release with its rollout and how many terminals it has reached, oldest first."""
+    columns = (release.c.version, release.c.hardware, release.c.published_at)
+    with database.engine.connect() as connection:
+        rows = connection.execute(
+            select(*columns, func.length(release.c.bundle).label("size"), rollout)
+            .join(rollout, (rollout.c.site == release.c.site) & (rollout.c.ref == release.c.ref))
+            .where(release.c.site == site)
+            .order_by(release.c.published_at, release.c.version)
+        ).all()
+        counted = connection.execute(
+            select(rollout_device.c.ref, rollout_device.c.outcome, func.count())
+            .where(rollout_device.c.site == site)
+            .group_by(rollout_device.c.ref, rollout_device.c.outcome)
+        ).all()
+    outcomes: dict[bytes, dict[str, int]] = {}
+    for ref, outcome, count in counted:
+        outcomes.setdefault(bytes(ref), {})[outcome] = count
+    none = {outcome.value: 0 for outcome in Outcome}
+    return [
+        StoredRelease(
+            bytes(row.ref), row.version, row.hardware, row.size, row.published_at, rollout_of(row),
+            row.reason, none | outcomes.get(bytes(row.ref), {}),
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def terminals(database: Database, site: str) -> list[TerminalUpdate]:
+    """Every registered terminal by name, and where its update stands."""
+    with database.engine.connect() as connection:
+        rows = connection.execute(_terminals_query(site)).all()
+        last: dict[str, tuple[bytes, str, int]] = {}
+        for found in connection.execute(
+            select(rollout_device).where(rollout_device.c.site == site).order_by(rollout_device.c.changed_at)
+        ):
+            last[found.device] = (bytes(found.ref), found.outcome, found.reason)
+    return [_terminal(row, last.get(row.device)) for row in rows]
+
+
+def _terminals_query(site: str) -> Select[Any]:
+    said, asked = update_state, update_question
+    query = (
+        select(
+            device.c.device, device_group.c.group_name, asked.c.hardware, asked.c.asked_at, presence.c.online,
+            presence.c.running.label("present"), said.c.running, said.c.slot, said.c.state, said.c.offset,
+            said.c.reason, said.c.seen_at,
+        )
+        .select_from(device)
+    )  # fmt: skip
+    for table in (device_group, asked, presence, said):
+        query = query.outerjoin(table, (table.c.site == device.c.site) & (table.c.device == device.c.device))
+    return query.where(device.c.site == site).order_by(device.c.device)
+
+
+def _terminal(row: Row[Any], last: tuple[bytes, str, int] | None) -> TerminalUpdate:
+    found = row._mapping
+    ref, outcome, failure = last or (None, "", 0)
+    running = found["running"] if found["running"] is not None else found["present"]
+    online = None if found["online"] is None else bool(found["online"])
+    return TerminalUpdate(
+        found["device"], found["group_name"] or "", found["hardware"] or "", online, running, found["slot"],
+        found["state"], found["offset"], found["reason"] or 0, found["seen_at"], found["asked_at"], ref,
+        outcome, failure,
+    )  # fmt: skip
+
+
+def history(database: Database, site: str, name: str) -> list[HistoryStep]:
+    """The last steps of a terminal's updates, oldest first."""
+    columns = update_history.c
+    with database.engine.connect() as connection:
+        rows = connection.execute(
+            select(columns.at, columns.ref, columns.running, columns.slot, columns.state, columns.reason)
+            .where(columns.site == site, columns.device == name)
+            .order_by(columns.number)
+        )
+        return [HistoryStep(*row) for row in rows]
