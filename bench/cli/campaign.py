@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from bench import images
 from bench.campaign import lines, plan, run, wear, world
 from bench.campaign.player import Player
 from bench.campaign.run import Tally
+from bench.cli.times import duration
 from bench.errors import BenchError
 from bench.mutants import ota
 
@@ -26,7 +26,6 @@ EXAMPLES = """examples:
   tableside bench campaign --board qemu --kills 200  power cuts on the emulated board
   tableside bench campaign --mutants --json mutants.json
 exit codes: 0 nothing failed (or every planted bug was caught), 1 something did, 2 usage, set-up or error"""
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 SECONDS_PER_STATE = 6
 
 
@@ -39,7 +38,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--budget", metavar="TIME", type=_duration, help="stop after this long: 90s, 3m, 1h")
+    parser.add_argument("--budget", metavar="TIME", type=duration, help="stop after this long: 90s, 3m, 1h")
     parser.add_argument("--seed", type=int, help="seed of the tears and of the order (default: a fresh one)")
     parser.add_argument("--board", choices=["process", "qemu"], default="process")
     parser.add_argument("--workers", type=int, default=2, help="processes that play (default: 2)")
@@ -53,13 +52,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     what.add_argument("--replay", metavar="LINE", help="play one state and show what the terminal said")
     what.add_argument("--export", metavar=("LINE", "FILE"), nargs=2, help="write a state's flash image")
     parser.set_defaults(run=run_campaign)
-
-
-def _duration(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: 90s, 3m, 1h")
-    return float(found[1]) * _UNITS[found[2]]
 
 
 def run_campaign(arguments: argparse.Namespace) -> int:

@@ -8,37 +8,19 @@ keys made anew on another machine do not change the order of events.
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from bench import provision
 from bench.paths import ROOT
 from bench.sim.clock import Ticks
+from bench.sim.keys import loaded_pem, parse_pem
 from bench.sim.network import Network, Socket
 from server.devices import keyfiles
-
-# Reading a private key with all its checks takes a fifth of a second, and a server reads two at every start.
-_loaded_pem = functools.lru_cache(maxsize=256)(
-    functools.partial(load_pem_private_key, unsafe_skip_rsa_key_validation=True)
-)
-
-
-def _parse_pem(data: bytes, bits: int, path: Path, next_step: str) -> RSAPrivateKey:
-    """Stands for ``keyfiles.parse_pem``: simulated sites have no damaged keys."""
-    key = _loaded_pem(data, password=None)
-    if not isinstance(key, RSAPrivateKey) or key.key_size != bits:
-        raise keyfiles.KeyFileError("corrupt", path, f"{path} is no RSA-{bits} key: {next_step}.")
-    return key
-
 
 _SOURCE = str(ROOT / "firmware")
 
@@ -76,8 +58,8 @@ def installed(network: Network) -> Iterator[None]:
         stack.enter_context(replaced(module("terminal.compat"), "time", Ticks(network.loop)))
         client = module("terminal.mqtt.client")
         stack.enter_context(replaced(client, "Transport", lambda _host, port: Socket(network, port)))
-        stack.enter_context(replaced(keyfiles, "parse_pem", _parse_pem))
-        stack.enter_context(replaced(provision, "load_pem_private_key", _loaded_pem))
+        stack.enter_context(replaced(keyfiles, "parse_pem", parse_pem))
+        stack.enter_context(replaced(provision, "load_pem_private_key", loaded_pem))
         private = module("terminal.wire.rsa").PrivateKey
         stack.enter_context(replaced(private, "power_steps", _direct_power))
         app = module("terminal.app")

@@ -5,9 +5,13 @@ Nothing a run decides depends on a key's value, so keys may differ from machine 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from hashlib import sha256
 from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from bench.boards.base import Identity
 from bench.paths import BUILD, FIXTURE_KEYS
@@ -17,6 +21,21 @@ from server.wire.frames import SERVER_SIGN, Certificate
 from server.wire.rsa import kid_of, spki_of
 
 POOL = BUILD / "sim" / "keys"
+
+# Reading a private key with all its checks takes a fifth of a second, and a server reads two at every start.
+loaded_pem = functools.lru_cache(maxsize=256)(
+    functools.partial(load_pem_private_key, unsafe_skip_rsa_key_validation=True)
+)
+
+
+def parse_pem(
+    data: bytes, bits: int, path: Path, next_step: str, passphrase: bytes | None = None
+) -> RSAPrivateKey:
+    """Stands for ``keyfiles.parse_pem``: sites of the bench have no damaged keys."""
+    key = loaded_pem(data, password=passphrase)
+    if not isinstance(key, RSAPrivateKey) or key.key_size != bits:
+        raise keyfiles.KeyFileError("corrupt", path, f"{path} is no RSA-{bits} key: {next_step}.")
+    return key
 
 
 def terminal_identity(number: int, site: str) -> Identity:
@@ -58,4 +77,4 @@ def cheap_password_hash(password: str, salt: bytes) -> str:
     return f"scrypt$2$8$1${salt.hex()}${digest.hex()}"
 
 
-__all__ = ["cheap_password_hash", "make_site_keys", "terminal_identity"]
+__all__ = ["cheap_password_hash", "loaded_pem", "make_site_keys", "parse_pem", "terminal_identity"]

@@ -1,0 +1,283 @@
+"""One kill campaign: a restaurant of real processes that are killed again and again, then judged.
+
+    process boards (MicroPython) --MQTT--> order server <--HTTP-- staff
+             kill -9                         kill -9
+
+Every life of the server ends in a kill: at the n-th pass of a commit boundary, or at a random moment. Boards
+are killed in between and keep their flash. At the end everything is drained, and the store is judged by the
+history checker against what guests and staff were told.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from bench import provision
+from bench.boards import catalogue
+from bench.boards.base import Board
+from bench.errors import BenchError
+from bench.history.check import check
+from bench.history.events import History, Violation
+from bench.history.read import read_books
+from bench.kill.diners import Diner
+from bench.kill.points import POINTS
+from bench.kill.till import Till
+from bench.kill.verdict import Verdict
+from bench.kill.victim import Victim
+from bench.sim.house import demo_menu, prices
+from bench.sim.keys import cheap_password_hash
+from bench.staff import Action
+from server import cli
+from server.devices.records import DeviceState
+from server.storage import admin
+from server.storage.database import open_database
+
+SITE = "demo"
+COUNTED = (1, 3, 20)
+SPARE_TABLES = ("101", "102", "103")
+BACKOFF_MS = 250
+LONGEST_LIFE_S = 3.0
+SHORTEST_LIFE_S = 0.15
+SETTLE_S = 90.0
+TELL_EVERY_S = 5.0
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do; ``planted`` names bugs of the catalogue that the server shall have."""
+
+    kills: int
+    seed: int
+    budget_s: float | None = None
+    boards: int = 3
+    planted: tuple[str, ...] = ()
+
+    @property
+    def replay(self) -> str:
+        """The command that plays this plan again."""
+        words = [f"tableside bench kill --kills {self.kills} --seed {self.seed}"]
+        if self.budget_s is not None:
+            words.append(f"--budget {self.budget_s:g}s")
+        if self.boards != 3:
+            words.append(f"--boards {self.boards}")
+        words += [f"--plant {name}" for name in self.planted]
+        return " ".join(words)
+
+
+class Campaign:
+    """The restaurant of one campaign in ``folder``; use it as a context."""
+
+    def __init__(self, plan: Plan, folder: Path, say: Say) -> None:
+        self.plan = plan
+        self.killed: Counter[str] = Counter()
+        self._folder = folder
+        self._say = say
+        self._random = random.Random(plan.seed)
+        self._menu = demo_menu()
+        self._stack = ExitStack()
+        self._state = folder / "server"
+        self._diners: list[Diner] = []
+        self._next_board_s = 0.0
+
+    def __enter__(self) -> Campaign:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    # ------------------------------------------------------------------ opening
+
+    def run(self) -> Verdict:
+        """Open, kill, drain, judge. Raises: BenchError."""
+        begun = time.monotonic()
+        self._open()
+        self._kill_until_done(begun)
+        troubles = self._drain()
+        self._victim.stop()
+        history = self._history()
+        violations = [Violation("TROUBLE", text) for text in troubles] + check(history)
+        if any(violation.code == "TROUBLE" for violation in violations):
+            history.finished = False
+        done = sum(1 for acted in history.acted if acted.lsn)
+        return Verdict(
+            sum(self.killed.values()),
+            self.killed,
+            len(history.orders),
+            len({(seen.device, seen.op_id) for seen in history.replied}) + done,
+            violations,
+            self.plan.replay,
+            time.monotonic() - begun,
+        )
+
+    def _open(self) -> None:
+        firmware = catalogue.firmware_for("process", self._say)
+        self._victim = Victim(
+            self._state,
+            self._folder / "server.log",
+            ("--beacon-interval", "2", "--limit-op", "500:1000", "--limit-http", "100000:1"),
+            self.plan.planted,
+        )
+        self._stack.callback(self._victim.close)
+        if not self._victim.start():
+            raise BenchError("SERVER_START", "The order server died at its first start; see its log.")
+        token = self._register()
+        self._till = Till(
+            self.plan.seed,
+            token,
+            lambda: self._victim.http_port,
+            self._rows,
+            [*map(str, range(1, self.plan.boards + 1)), *SPARE_TABLES],
+            COUNTED,
+        )
+        for item in COUNTED:
+            self._till.act(Action("stock", {"item": item, "count": 10}))
+        for number in range(1, self.plan.boards + 1):
+            self._diners.append(Diner(self._board(number, firmware), self._menu, self.plan.seed))
+        for diner in self._diners:
+            diner.terminal.boot()
+        for diner in self._diners:
+            diner.terminal.online()
+            diner.begin()
+        self._till.begin()
+
+    def _register(self) -> str:
+        """Enter the terminals and a manager; returns the manager's token."""
+        with closing(open_database(self._state)) as database:
+            for number in range(1, self.plan.boards + 1):
+                who = provision.identity(number, SITE)
+                admin.add_device(
+                    database, SITE, who.device, table=who.table, spki=provision.public_spki(who),
+                    password_hash=cheap_password_hash(who.password, who.device.encode()),
+                    state=DeviceState.ACTIVE, now_s=int(time.time()),
+                )  # fmt: skip
+            with database.admin() as connection:
+                for table in SPARE_TABLES:
+                    connection.exec_driver_sql(
+                        "INSERT INTO dining_table (site, table_id) VALUES (?, ?)", (SITE, table)
+                    )
+        return str(json.loads(self._admin("tokens", "add", "anna", "--role", "manager", "--json"))["token"])
+
+    def _admin(self, *words: str) -> str:
+        """What `tableside server WORDS...` prints."""
+        said = StringIO()
+        with redirect_stdout(said):
+            status = cli.main([*words, "--state", str(self._state)])
+        if status:
+            raise BenchError("ADMIN", f"server {' '.join(words[:2])} failed with status {status}.")
+        return said.getvalue()
+
+    def _board(self, number: int, firmware: catalogue.Firmware | None) -> Board:
+        who = provision.identity(number, SITE)
+        board = catalogue.make(
+            catalogue.BoardRequest("process"), firmware, who.device, self._folder / "boards"
+        )
+        self._stack.callback(board.close)
+        provision.provision(board, who, provision.Endpoint("127.0.0.1", self._victim.mqtt_port))
+        board.boot_options = {
+            "host": "127.0.0.1", "port": self._victim.mqtt_port, "backoff_ms": BACKOFF_MS,
+            "telemetry_s": 0, "watchdog_ms": 0,
+        }  # fmt: skip
+        return board
+
+    def _rows(self, sql: str) -> list[Any]:
+        path = self._state / "tableside.db"
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as connection:
+            return connection.execute(sql).fetchall()
+
+    # ------------------------------------------------------------------ killing
+
+    def _kill_until_done(self, begun: float) -> None:
+        told = begun
+        deadline = None if self.plan.budget_s is None else begun + self.plan.budget_s
+        self._next_board_s = time.monotonic() + self._random.expovariate(1 / 4.0)
+        while (kills := sum(self.killed.values())) < self.plan.kills:
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                break
+            if now - told >= TELL_EVERY_S:
+                told = now
+                self._tell(now - begun, kills)
+            self._one_life()
+        if not self._victim.alive and not self._victim.start():
+            raise BenchError("SERVER_START", "The order server does not come up after its last kill.")
+
+    def _one_life(self) -> None:
+        """From this start of the server to its kill."""
+        if not self._victim.alive:
+            point, passes = self._end()
+            if not self._victim.start(point, passes):
+                self.killed[point] += 1
+                return
+        else:
+            point = ""
+        lasts_s = self._random.uniform(SHORTEST_LIFE_S, LONGEST_LIFE_S)
+        ends = time.monotonic() + (LONGEST_LIFE_S if point else lasts_s)
+        while not self._victim.wait(min(ends, self._next_board_s) - time.monotonic()):
+            now = time.monotonic()
+            if now >= self._next_board_s:
+                self._random.choice(self._diners).cut()
+                self.killed["board"] += 1
+                self._next_board_s = now + self._random.expovariate(1 / 4.0)
+            if now >= ends:
+                self._victim.kill()
+                self.killed["random"] += 1
+                return
+        self.killed[point] += 1
+
+    def _end(self) -> tuple[str, int]:
+        """How the next life ends: at the n-th pass of a point, or ("", 1) at a random moment."""
+        if self._random.random() < 0.3:
+            return "", 1
+        point = self._random.choice(list(POINTS))
+        return point, 1 + min(60, int(self._random.expovariate(1 / 12.0)))
+
+    def _tell(self, seconds: float, kills: int) -> None:
+        at_points = sum(count for name, count in self.killed.items() if name in POINTS)
+        ordered = sum(len(diner.submitted) for diner in self._diners)
+        self._say(
+            f"{seconds:6.0f} s  {kills} kills ({at_points} at a commit boundary, {self.killed['board']} of "
+            f"boards), {ordered} ops, {len(self._till.acted)} changes by staff"
+        )
+
+    # ------------------------------------------------------------------ judging
+
+    def _drain(self) -> list[str]:
+        """No more wishes, no more kills: everything queued is answered. Returns what went wrong."""
+        for diner in self._diners:
+            diner.stop()
+        self._till.stop()
+        troubles = self._till.troubles + [text for diner in self._diners for text in diner.troubles]
+        for diner in self._diners:
+            if not diner.settle(SETTLE_S):
+                troubles.append(f"{diner.device} still has unanswered ops after {SETTLE_S:g} s")
+        return troubles
+
+    def _history(self) -> History:
+        history = History(menus={self._menu.version: prices(self._menu)})
+        read_books(self._rows, history)
+        stored: dict[str, list[bytes]] = {}
+        for answer in history.answers:
+            stored.setdefault(answer.device, []).append(answer.op_id)
+        for diner in self._diners:
+            diner.resolve(stored.get(diner.device, ()))
+        history.submitted = [op for diner in self._diners for op in diner.submitted]
+        history.replied = [seen for diner in self._diners for seen in diner.replied()]
+        history.acted = self._till.acted
+        return history
+
+
+def points_in_words(killed: Counter[str]) -> Sequence[str]:
+    """Where the kills fell, a line each."""
+    meaning = {**POINTS, "random": "the server at a random moment", "board": "a terminal's power"}
+    return [f"{killed[name]:6}  {name:10} {text}" for name, text in meaning.items() if killed[name]]
