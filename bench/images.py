@@ -18,7 +18,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ SOURCES = BUILD / "src"
 MICROPYTHON = SOURCES / "micropython-1.25.0"
 LWIP = SOURCES / "lwip-2.1.3"
 MICROPYTHON_VERSION = "1.25.0"
-KEPT_IMAGES = 12  # per board; a running bench may still start boards from one that is not the newest
+KEPT_IMAGES = 12  # of a kind; a running bench may still start boards from one that is not the newest
 RELEASE_EPOCH = "1744675200"  # 2025-04-15, the release's day: an image must not depend on the day it is built
 ROOT_KEY = ROOT / "fixtures" / "keys" / "root.pub.der"
 
@@ -103,10 +103,10 @@ def build(
 
 
 def build_changed(changed: Mapping[str, bytes], *, progress: Progress = _silent) -> Path:
-    """Return a process board in which some frozen files are others: frozen name to content.
+    """Return a process board with some frozen files changed or added: frozen name to content.
 
-    For benches that plant bugs. It is made in folders of its own and kept below ``build/changed``; whoever
-    asked for it deletes it. Raises: ImageError.
+    For benches that plant bugs. It is made in folders of its own; the newest few are kept below
+    ``build/changed``. Raises: ImageError.
     """
     _check_prerequisites("process")
     with _lock(progress):
@@ -119,7 +119,10 @@ def build_changed(changed: Mapping[str, bytes], *, progress: Progress = _silent)
         if not binary.exists():
             made = _make("process", frozen, progress, BUILD / "work" / "process-changed")
             binary.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(made, binary)
+            unfinished = binary.with_suffix(".unfinished")
+            shutil.copy2(made, unfinished)
+            unfinished.rename(binary)
+            _forget_old(binary.parent.parent.iterdir())
         return binary
 
 
@@ -328,15 +331,12 @@ def _store(board: BoardName, binary: Path, digest: str, folder: Path) -> Image:
     (unfinished / "image.json").write_text(json.dumps(record, indent=1) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
-    _forget_old(board)
+    _forget_old((BUILD / "images").glob(f"{board}-*"))
     return image
 
 
-def _forget_old(board: BoardName) -> None:
-    folders = sorted(
-        (BUILD / "images").glob(f"{board}-*"), key=lambda path: path.stat().st_mtime, reverse=True
-    )
-    for folder in folders[KEPT_IMAGES:]:
+def _forget_old(folders: Iterable[Path]) -> None:
+    for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT_IMAGES:]:
         shutil.rmtree(folder)
 
 

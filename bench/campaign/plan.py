@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from bench.boards.flashmap import REGIONS
+from bench.boards.flashmap import FLASH_BYTES, REGIONS
 from bench.campaign import lines
 from bench.campaign.lines import CONTENT, CUT, LINK, LOSE, ROT, TWICE, UNPLUG, Fault, Line
 from bench.campaign.player import CONTENTS, Outcome, apply
@@ -19,7 +19,8 @@ from bench.campaign.trace import PAGE_BYTES, FlashState, Step
 from bench.campaign.world import Golden, World
 
 _ORDERS_OF_A_GROUP = 6
-_ROTS = 600
+_ROTS = 800
+_ROTTING = ("control", "counters", "journal", "vfs", "vfs", "vfs")
 _ROTS_OF_A_RECORD = 6
 _SECONDS_OF_BAD = 1
 _UNPLUGS = 8  # below the bound of ten starts
@@ -62,7 +63,7 @@ def _few(world: World, random: Random) -> list[Line]:
     found = list(without_flash(world))
     control = REGIONS["control"]
     for number, step in enumerate(world.goldens["new"].trace.steps, start=1):
-        if not step.is_erase and step.offset < control.start + control.size:
+        if not step.is_erase and step.lies_in(control):
             for _ in range(_ROTS_OF_A_RECORD):
                 bit = step.offset * 8 + random.randrange(len(step.data) * 8)
                 found.append(Line("new", (Fault(CUT, number), Fault(ROT, bit))))
@@ -90,6 +91,25 @@ def _cuts(world: World, golden: Golden, name: str, random: Random) -> Iterator[t
             yield Line(name, (fault,)), state.hash
 
 
+def near(world: World, seed: int, where: str, seconds: int) -> Iterator[Task]:
+    """The lines that touch one thing, single faults first: a region of the flash, a golden update, a kind of
+    fault, or one fault in full (`content=random`)."""
+    random = Random(seed)
+    for line in [*_few(world, random), *(_rots(world, random) if where == ROT else ())]:
+        if where in (line.faults[-1].kind, str(line.faults[-1])):
+            yield Task(line, 0)
+    cuts = []
+    for name, golden in world.goldens.items():
+        regions = [where] if where in REGIONS else [*REGIONS] if where == name else []
+        for number, step in enumerate(golden.trace.steps):
+            if any(step.lies_in(REGIONS[region]) for region in regions):
+                for fault in (Fault(CUT, number), random.choice(tears(number, step, random))):
+                    cuts.append(Line(name, (fault,)))
+    random.shuffle(cuts)
+    for found in (0, seconds):
+        yield from (Task(line, found) for line in cuts)
+
+
 def tears(number: int, step: Step, random: Random) -> list[Fault]:
     """Ways to interrupt one step: prefixes of even and odd length, single bytes, seeded bits."""
     size = len(step.data)
@@ -101,16 +121,19 @@ def tears(number: int, step: Step, random: Random) -> list[Fault]:
 
 
 def _rots(world: World, random: Random) -> Iterator[Line]:
-    """Single bits of the file system and of the control record, at any moment of the update."""
+    """Single bits of everything a terminal writes, at any moment of the update."""
     steps = world.goldens["new"].trace.steps
     state = FlashState(world.base)
+    used = {page for page in range(FLASH_BYTES // PAGE_BYTES) if state.is_used(page)}
     done = 0
     for cut in sorted(random.randrange(len(steps) + 1) for _ in range(_ROTS)):
         state.apply(steps[done:cut])
+        for page in {step.page for step in steps[done:cut]}:
+            (used.add if state.is_used(page) else used.discard)(page)
         done = cut
-        region = REGIONS[random.choice(("control", "vfs", "vfs"))]
+        region = REGIONS[random.choice(_ROTTING)]
         pages = range(region.start // PAGE_BYTES, (region.start + region.size) // PAGE_BYTES)
-        page = random.choice([page for page in pages if state.is_used(page)])
+        page = random.choice(sorted(used.intersection(pages)))
         bit = page * PAGE_BYTES * 8 + random.randrange(PAGE_BYTES * 8)
         yield Line("new", (Fault(CUT, cut), Fault(ROT, bit)))
 

@@ -23,7 +23,7 @@ from bench.campaign.lines import (
     Fault,
     Line,
 )
-from bench.campaign.machine import RESETS, Life, Machine
+from bench.campaign.machine import RESETS, Life
 from bench.campaign.oracles import Case, Facts, Failure, Judge
 from bench.campaign.record import CONTROL_BYTES, newest
 from bench.campaign.trace import FlashState, Step, Trace
@@ -36,7 +36,7 @@ CONTENTS = (
 )  # fmt: skip
 _HANG_WATCHDOG_MS = 300
 _RECOVERY_ORDERS = [3]
-_RECORD_BITS = REGIONS["control"].size * 8
+_SEED_OF_LIVES = 7
 _MAX_UNPLUGGED_LIVES = 20
 
 Told = list[tuple[int, Mapping[str, Any]]]
@@ -60,7 +60,7 @@ class Player:
 
     def __init__(self, world: World, parent: Path | None = None) -> None:
         self._world = world
-        self._machine = Machine(world.binary, world.served, parent)
+        self._machine = world.machine(parent)
         self._base = FlashState(world.base)
         self._prepared: tuple[Line, FlashState, Facts, dict[str, int]] | None = None
 
@@ -140,17 +140,19 @@ class Player:
 
     def _case(self, line: Line, known: dict[str, int]) -> Case:
         kinds = {fault.kind for fault in line.faults}
+        where = {_region(fault.number) for fault in line.faults if fault.kind == ROT}
         # The control record is written twice: rot in one copy must not show.
-        rotten = any(fault.kind == ROT and fault.number >= _RECORD_BITS for fault in line.faults)
+        rotten = "vfs" in where
+        lossy = next((name for name in ("journal", "counters") if name in where), "")
         if line.golden == "bad":
-            return Case("bad", "rollback", rotten, max_lives=oracles.MAX_LIVES_OF_BAD, known=known)
+            return Case("bad", "rollback", rotten, lossy, max_lives=oracles.MAX_LIVES_OF_BAD, known=known)
         if CONTENT in kinds:
             hostile = any(fault.name in self._world.hostile for fault in line.faults)
-            return Case("new", "new", rotten, refused=True, hostile=hostile, known=known)
+            return Case("new", "new", rotten, lossy, refused=True, hostile=hostile, known=known)
         if kinds & {lines.HANG, lines.BROWNOUT}:
-            return Case("new", "rollback", rotten, max_lives=_MAX_UNPLUGGED_LIVES, known=known)
+            return Case("new", "rollback", rotten, lossy, max_lives=_MAX_UNPLUGGED_LIVES, known=known)
         most = _MAX_UNPLUGGED_LIVES if UNPLUG in kinds else oracles.MAX_LIVES
-        return Case("new", "new", rotten, max_lives=most, known=known)
+        return Case("new", "new", rotten, lossy, max_lives=most, known=known)
 
     # -- following the terminal
 
@@ -160,7 +162,7 @@ class Player:
         lives: list[Life] = []
         unplugs = sum(fault.number for fault in faults if fault.kind in (UNPLUG, lines.BROWNOUT))
         while len(lives) <= case.max_lives:
-            script = self._script(case, faults, not lives)
+            script = self._script(case, faults, len(lives))
             options = {"watchdog_ms": _HANG_WATCHDOG_MS} if script.get("hang") else None
             trial = bool(lives) and lives[-1].exit_code in RESETS
             if unplugs and trial and not script.get("hang"):
@@ -194,8 +196,10 @@ class Player:
             return record is not None and record.is_quarantined(self._world.releases[case.offered].digest)
         return True
 
-    def _script(self, case: Case, faults: Iterable[Fault], first: bool) -> dict[str, Any]:
-        script = self._world.script(case.offered, orders=_RECOVERY_ORDERS)
+    def _script(self, case: Case, faults: Iterable[Fault], number: int) -> dict[str, Any]:
+        """The boot option of the life with this number (from 0)."""
+        first = number == 0
+        script = self._world.script(case.offered, orders=_RECOVERY_ORDERS, seed=_SEED_OF_LIVES + number)
         for fault in faults:
             if fault.kind == LINK and first:
                 script |= {"cut": fault.number, "after": fault.after}
@@ -212,6 +216,10 @@ class Player:
             elif fault.kind == lines.HANG:
                 script["hang"] = True
         return script
+
+
+def _region(bit: int) -> str:
+    return next(name for name, region in REGIONS.items() if 0 <= bit // 8 - region.start < region.size)
 
 
 def apply(state: FlashState, trace: Trace, fault: Fault) -> None:

@@ -169,11 +169,11 @@ def _in_order(
 
 
 def _start_worker(world: World, parent: Path) -> None:
-    _die_with_parent()
+    die_with_parent()
     _player.append(Player(world, parent))
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """A worker whose campaign was killed has nobody to report to (prctl(2))."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
 
-from bench.boards.flashmap import FLASH_BYTES, SECTOR_BYTES
+from bench.boards.flashmap import FLASH_BYTES, SECTOR_BYTES, Region
 
 PAGE_BYTES = 256
 _ENTRY = struct.Struct("=II")
@@ -36,6 +36,10 @@ class Step:
     def sector(self) -> int:
         """The number of the sector it lies in."""
         return self.offset // SECTOR_BYTES
+
+    def lies_in(self, region: Region) -> bool:
+        """Whether it changes this region."""
+        return region.start <= self.offset < region.start + region.size
 
     @property
     def is_erase(self) -> bool:

@@ -79,6 +79,11 @@ class World:
     powers: Sequence[int] = ()
     goldens: Mapping[str, Golden] = field(default_factory=dict)
     hostile: frozenset[str] = frozenset()
+    swap: str = ""  # a planted bug: a frozen module that stands for another one
+
+    def machine(self, parent: Path | None = None) -> Machine:
+        """A process board for this world."""
+        return Machine(self.binary, self.served, parent, self.swap)
 
     def script(self, offer: str | None, **more: Any) -> dict[str, Any]:
         """The boot option for a life with this release on offer."""
@@ -143,10 +148,10 @@ def build(
     return World(binary, bytes(served), spans, known, base, powers, goldens, frozenset(hostile))
 
 
-def on(world: World, binary: Path) -> World:
+def on(world: World, binary: Path, swap: str = "") -> World:
     """The same terminal with another image in it. Raises: BenchError(NO_GOLDEN_RUN)."""
-    place = replace(world, binary=binary, goldens={})
-    with Machine(binary, world.served) as machine:
+    place = replace(world, binary=binary, swap=swap, goldens={})
+    with place.machine() as machine:
         return replace(place, goldens={name: _golden(machine, place, name) for name in world.goldens})
 
 
@@ -297,7 +302,7 @@ def _follow(machine: Machine, script: Mapping[str, Any]) -> list[Life]:
     """Start and restart until the terminal is content."""
     lives = [machine.live(script)]
     while lives[-1].exit_code in RESETS and len(lives) < _MAX_LIVES:
-        lives.append(machine.live(script))
+        lives.append(machine.live({**script, "seed": script["seed"] + len(lives)}))
     _expect(lives[-1], 0)
     return lives
 

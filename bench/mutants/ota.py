@@ -1,34 +1,49 @@
 """Bugs planted into the update's code on purpose: a campaign that misses one is not worth its name.
 
-Each is a change of the terminal's own source, frozen into a process board of its own. It takes its place in
-a terminal that is in service, made by the honest image; then the campaign runs until something fails.
+Each is a change of the terminal's own source. One process board has all of them frozen in beside the honest
+modules, and a start chooses one (firmware/boards/process/frozen.c). It takes its place in a terminal that is
+in service, made by the honest image. Then it is looked for: first in the lines that should show it (`where`),
+and if those do not, in the whole campaign.
 """
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 from bench import images
 from bench.campaign import plan, run, world
+from bench.campaign.player import Outcome, Player
 from bench.errors import BenchError
 from bench.paths import ROOT
 
 SCHEMA = "tableside.mutants/1"
 _SECOND_CUTS = 2
-_DEFAULT_LIMIT_S = 90.0
+_DEFAULT_LIMIT_S = 60.0
+_WORKERS = 2
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One planted bug: in `file` (below firmware/terminal), each `old` text becomes the `new` one."""
+    """One planted bug: in `file` (below firmware/terminal), each `old` text becomes the `new` one.
+
+    `where`: what of the campaign should show it (bench/campaign/plan.py, `near`).
+    """
 
     name: str
     file: str
+    where: str
     changes: tuple[tuple[str, str], ...]
+
+    @property
+    def frozen(self) -> str:
+        """The name of the changed file in the image that has all of them."""
+        return "bug_" + "".join(c if c.isalnum() else "_" for c in self.name.lower()) + ".py"
 
     def source(self) -> bytes:
         """The changed file. Raises: BenchError(STALE_MUTANT) when the code it changes is no longer there."""
@@ -42,14 +57,15 @@ class Mutant:
         return text.encode()
 
 
-def _change(name: str, file: str, *changes: tuple[str, str]) -> Mutant:
-    return Mutant(name, file, changes)
+def _change(name: str, file: str, where: str, *changes: tuple[str, str]) -> Mutant:
+    return Mutant(name, file, where, changes)
 
 
 MUTANTS = (
     _change(
         "confirm before the application ran",
         "ota/states.py",
+        "bad",
         (
             "    return _move(state, _START, tries=tries, starts=state.starts + 1)",
             "    return confirmed(_move(state, _START, tries=tries, starts=state.starts + 1))",
@@ -58,11 +74,13 @@ MUTANTS = (
     _change(
         "floor before confirm",
         "ota/states.py",
+        "control",
         ("other_floor=floor, reason=NONE)", "other_floor=floor, floor=max(floor, state.floor), reason=NONE)"),
     ),
     _change(
         "record erased in place",
         "ota/record.py",
+        "control",
         (
             "            other = 1 - self._sector\n            if",
             "            other = self._sector\n            if",
@@ -71,17 +89,20 @@ MUTANTS = (
     _change(
         "CRC over part of the record",
         "ota/record.py",
+        "control",
         ("!= crc32(memoryview(record)[:_CRC_AT])", "!= crc32(memoryview(record)[:16])"),
         ("_CRC_AT, crc32(memoryview(record)[:_CRC_AT])", "_CRC_AT, crc32(memoryview(record)[:16])"),
     ),
     _change(
         "one copy of the record",
         "ota/record.py",
+        "rot",
         ("record + record, pair", "record + bytes(b'\\xff' * 128), pair"),
     ),
     _change(
         "record programmed over torn bytes",
         "ota/record.py",
+        "control",
         (
             "            if page != _BLANK:\n                return pair + 1",
             "            if unpack(page[:_RECORD_BYTES]) is not None:\n                return pair + 1",
@@ -90,6 +111,7 @@ MUTANTS = (
     _change(
         "download hash instead of installed hash",
         "ota/install.py",
+        "rot",
         (
             "            if found != file_hash:\n                return False",
             "            if False:\n                return False",
@@ -98,6 +120,7 @@ MUTANTS = (
     _change(
         "restart before the state is stored",
         "ota/agent.py",
+        "control",
         (
             "        self._store(states.armed(self.record.state))\n        self._reboot()",
             "        self._reboot()",
@@ -106,17 +129,20 @@ MUTANTS = (
     _change(
         "torn record counts as whole",
         "flashlog.py",
+        "journal",
         ("return n if crc == crc32(view[:crc_at]) else -1", "return n"),
     ),
     _change(
         "files left over in the slot",
         "ota/install.py",
+        "vfs",
         ("        _remove_tree(self._path)\n        _make", "        _make"),
         ('if sorted(_walk(base, "")) != sorted(wanted):', "if False:"),
     ),
     _change(
         "slot reused while it runs",
         "ota/states.py",
+        "vfs",
         (
             "        return SLOT_B if self.slot == SLOT_A else SLOT_A",
             "        return self.slot if self.slot != FACTORY else SLOT_A",
@@ -125,40 +151,62 @@ MUTANTS = (
     _change(
         "trial spent by unplugging",
         "ota/loader.py",
+        "unplug",
         ("spent = board.reset_cause() != POWER_ON", "spent = True"),
     ),
     _change(
-        "tries not counted", "ota/loader.py", ("spent = board.reset_cause() != POWER_ON", "spent = False")
+        "tries not counted",
+        "ota/loader.py",
+        "bad",
+        ("spent = board.reset_cause() != POWER_ON", "spent = False"),
     ),
-    _change("starts not counted", "ota/states.py", ("tries=tries, starts=state.starts + 1)", "tries=tries)")),
     _change(
-        "quarantine forgotten", "ota/states.py", ("quarantine=newest + tuple(state.quarantine)[:3],", "")
+        "starts not counted",
+        "ota/states.py",
+        "brownout",
+        ("tries=tries, starts=state.starts + 1)", "tries=tries)"),
     ),
-    _change("floor not checked", "ota/states.py", ("    if version < state.floor:", "    if False:")),
+    _change(
+        "quarantine forgotten",
+        "ota/states.py",
+        "bad",
+        ("quarantine=newest + tuple(state.quarantine)[:3],", ""),
+    ),
+    _change(
+        "floor not checked",
+        "ota/states.py",
+        "content=below-floor",
+        ("    if version < state.floor:", "    if False:"),
+    ),
     _change(
         "hardware and site not checked",
         "ota/install.py",
+        "content=wrong-chip",
         ('    if manifest.hardware != hardware or manifest.group not in ("", site):', "    if False:"),
     ),
     _change(
         "size not capped",
         "ota/install.py",
+        "content=oversized-bundle",
         ("    if not 0 < manifest.size <= MAX_BUNDLE_BYTES or chunks > MAX_CHUNKS:", "    if False:"),
     ),
     _change(
         "release key not checked against the root",
         "ota/agent.py",
+        "content=forged-manifest",
         ("        if kid != certificate.public.kid:", "        if False:"),
         ("        if not await run_steps(signed):", "        if False:"),
     ),
     _change(
         "manifest signature not checked",
         "ota/agent.py",
+        "content=altered-manifest",
         ("        if not await run_steps(signed):", "        if not await run_steps(signed) and False:"),
     ),
     _change(
         "resumed one chunk too far",
         "ota/install.py",
+        "vfs",
         (
             "self.manifest.size) // self.manifest.chunk_size",
             "self.manifest.size) // self.manifest.chunk_size + 1",
@@ -167,6 +215,7 @@ MUTANTS = (
     _change(
         "confirmed slot not switched",
         "ota/states.py",
+        "control",
         (
             "        _CONFIRM,\n        slot=state.target(),\n",
             "        _CONFIRM,\n",
@@ -175,16 +224,19 @@ MUTANTS = (
     _change(
         "reports what it has not got yet",
         "ota/agent.py",
+        "control",
         ("encode_ota_state(self._version, ", "encode_ota_state(max(self._version, state.other_version), "),
     ),
     _change(
         "rollback not reported",
         "ota/agent.py",
+        "bad",
         ("            reason = state.reason\n", "            reason = states.NONE\n"),
     ),
     _change(
         "boot number used before it is stored",
         "counters.py",
+        "counters",
         (
             "            self._put_u32(_BOOT, self.boots() + 1)",
             '            self._set(_BOOT, struct.pack(">I", self.boots() + 1))',
@@ -193,6 +245,7 @@ MUTANTS = (
     _change(
         "journal header before the records it carries",
         "flashlog.py",
+        "journal",
         ("        try:\n            save()\n            head", "        try:\n            head"),
         ("            valid = True", "            save()\n            valid = True"),
     ),
@@ -204,36 +257,64 @@ def hunt(seed: int, limit_s: float | None, say: Callable[[str], None]) -> dict[s
 
     Raises: BenchError, images.ImageError.
     """
+    say(f"one process board with {len(MUTANTS)} planted bugs is built, if it is not there")
+    binary = image()
     honest = world.build(images.build("process").path)
-    limit_s = limit_s or _DEFAULT_LIMIT_S
-    rows = [find(mutant, honest, seed, limit_s, say) for mutant in MUTANTS]
+    rows = []
+    with ProcessPoolExecutor(_WORKERS, get_context("fork"), run.die_with_parent) as pool:
+        looks = [
+            pool.submit(find, mutant, honest, binary, seed, limit_s or _DEFAULT_LIMIT_S) for mutant in MUTANTS
+        ]
+        try:
+            for look in looks:
+                rows.append(look.result())
+                caught = "caught  " if rows[-1]["caught"] else "SURVIVED"
+                say(f"{caught} {rows[-1]['seconds']:6.1f} s  {rows[-1]['name']:45}  {rows[-1]['by']}")
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
     return {"schema": SCHEMA, "seed": seed, "mutants": rows}
 
 
+def image() -> Path:
+    """The process board that has every bug in it. Raises: BenchError(STALE_MUTANT), images.ImageError."""
+    return images.build_changed({mutant.frozen: mutant.source() for mutant in MUTANTS})
+
+
 def find(
-    mutant: Mutant, honest: world.World, seed: int, limit_s: float, say: Callable[[str], None]
+    mutant: Mutant, honest: world.World, binary: Path, seed: int, limit_s: float = _DEFAULT_LIMIT_S
 ) -> dict[str, Any]:
-    """Look for one planted bug -> {"name", "caught", "by", "seconds"}; the seconds are without the build."""
-    binary = images.build_changed({f"terminal/{mutant.file}": mutant.source()})
+    """Look for one planted bug -> {"name", "caught", "by", "seconds"}."""
     start = time.monotonic()
-    try:
-        caught_by = _failure(honest, binary, seed, limit_s)
-    finally:
-        shutil.rmtree(binary.parent)
+    caught_by = _failure(mutant, honest, binary, seed, start + limit_s)
     seconds = round(time.monotonic() - start, 1)
-    say(f"{'caught  ' if caught_by else 'SURVIVED'} {seconds:6.1f} s  {mutant.name:45}  {caught_by}")
     return {"name": mutant.name, "caught": bool(caught_by), "by": caught_by, "seconds": seconds}
 
 
-def _failure(honest: world.World, binary: Any, seed: int, limit_s: float) -> str:
+def _failure(mutant: Mutant, honest: world.World, binary: Path, seed: int, deadline: float) -> str:
     """What gave the bug away, empty if nothing did."""
     try:
-        place = world.on(honest, binary)
+        place = world.on(honest, binary, f"terminal/{mutant.file}={mutant.frozen}")
     except BenchError as error:
         return f"{error.code}: not even the undisturbed update works"
-    tasks = plan.tasks(place, seed, _SECOND_CUTS)
-    tally = run.campaign(place, seed, tasks, budget_s=limit_s, stop_at=1)
-    if not tally.failed:
-        return ""
-    first = tally.failed[0]
-    return f"{first.failures[0].oracle} at {first.line}: {first.failures[0].text}"[:160]
+    with Player(place) as player:
+        for task in _likely_first(place, mutant.where, seed):
+            outcome = player.play(task.line)
+            if outcome.failures:
+                return _in_words(outcome)
+            for line in plan.second_cuts(outcome, seed, task.seconds):
+                second = player.play_second(outcome, line)
+                if second.failures:
+                    return _in_words(second)
+            if time.monotonic() > deadline:
+                break
+    return ""
+
+
+def _likely_first(place: world.World, where: str, seed: int) -> Iterator[plan.Task]:
+    yield from plan.near(place, seed, where, _SECOND_CUTS)
+    yield from plan.tasks(place, seed, _SECOND_CUTS)
+
+
+def _in_words(outcome: Outcome) -> str:
+    first = outcome.failures[0]
+    return f"{first.oracle} at {outcome.line}: {first.text}"[:160]

@@ -164,7 +164,7 @@ def test_every_planted_bug_changes_code_that_is_there() -> None:
 
 def test_a_planted_bug_is_caught(place: World) -> None:
     bug = next(mutant for mutant in ota.MUTANTS if mutant.name == "hardware and site not checked")
-    assert ota.find(bug, place, 1, 30, lambda text: None)["caught"]
+    assert ota.find(bug, place, ota.image(), 1)["caught"]
 
 
 # ---------------------------------------------------------------- the command
