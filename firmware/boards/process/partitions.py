@@ -166,7 +166,7 @@ class Machine:
     def boot(self):
         # A start -> number of the image that runs now. Raises NotBootable.
         first, initial = self._choose()
-        for number in list(range(first, -1, -1)) + list(range(first + 1, len(self.apps))):  # noqa: RUF005
+        for number in list(range(first, -1, -1)) + list(range(first + 1, len(self.apps))):
             if self.is_bootable(number):
                 if initial:
                     self.otadata.write(0, number + 1, VALID)

@@ -94,5 +94,9 @@ class ImageAgent(OtaAgent):
             return  # verified; tried again with the next link or offer
         state = states.armed(self.record.state)
         self._store(state)
-        self._images.select(state.target())
+        try:
+            self._images.select(state.target())
+        except OtaError as refusal:
+            self._store(states.cancelled(state, refusal.reason))
+            return
         self._reboot()

@@ -77,8 +77,15 @@ def _on_trial(state, running, entries, spent, is_whole):
     if running == target:
         state = states.start_trial(state, spent, is_whole)
     else:
-        state = _after_return(state, newest(entries, target), spent, is_whole)
+        state = _after_return(state, _choice(entries, target, running), spent, is_whole)
     return state, target if state.state in (ARMED, TRIAL) else state.slot
+
+
+def _choice(entries, slot, other):
+    # -> the entry that chose `slot` over `other`, None if there is none (any more).
+    entry = newest(entries, slot)
+    before = newest(entries, other)
+    return None if entry is None or (before is not None and before.sequence > entry.sequence) else entry
 
 
 def _after_return(state, entry, spent, is_whole):
@@ -91,7 +98,7 @@ def _after_return(state, entry, spent, is_whole):
         return states.rolled_back(state, states.IMAGE_REFUSED)
     if entry is not None and not entry.is_bootable() and spent:
         return states.rolled_back(state, states.FELL_BACK)
-    return state.but(starts=state.starts + 1)
+    return states.rearmed(state)
 
 
 def _at_rest(state, running, is_whole):

@@ -88,6 +88,7 @@ _CONFIRM = const(4)
 _FAIL = const(5)
 _SETTLE = const(6)
 _CANCEL = const(7)
+_REPEAT = const(8)
 
 _NEXT = {
     (CONFIRMED, _OFFER): STAGING,
@@ -98,6 +99,8 @@ _NEXT = {
     (ARMED, _START): TRIAL,
     (TRIAL, _START): TRIAL,
     (TRIAL, _CONFIRM): CONFIRMED,
+    (ARMED, _REPEAT): ARMED,
+    (TRIAL, _REPEAT): ARMED,
     (ARMED, _FAIL): ROLLED_BACK,
     (TRIAL, _FAIL): ROLLED_BACK,
     (ROLLED_BACK, _SETTLE): CONFIRMED,
@@ -279,6 +282,11 @@ def start_trial(state, spent, is_whole):
     if not is_whole(state.target(), state.other_hash):
         return rolled_back(state, SLOT_BAD)
     return _move(state, _START, tries=tries, starts=state.starts + 1)
+
+
+def rearmed(state):
+    # The trial did not take place, or was cut off by the power: the next boot tries again.
+    return _move(state, _REPEAT, starts=state.starts + 1)
 
 
 def rolled_back(state, reason):
