@@ -24,7 +24,13 @@ MODULES = "assets/modules.txt"
 START = ("terminal.app", "terminal.agent")
 _ELSEWHERE = {"terminal.trust"}  # made when the image is built; a bundle never has it
 _NOT_HERE = {"terminal.mqtt.transport_cpython"}
-_ARCHITECTURE = {"qemu-rv32": ["-march=rv32imc"], "process": []}
+_ARCHITECTURE = {  # hardware class -> for which processor modules are compiled
+    "qemu-rv32": ["-march=rv32imc"],
+    "process": [],
+    "esp32-xtensawin": ["-march=xtensawin"],
+    "esp32-rv32imc": ["-march=rv32imc"],
+    "pi": [],
+}
 
 
 def release(major: int, minor: int, patch: int) -> int:
@@ -59,8 +65,17 @@ def files(
     for name, content in (assets or {}).items():
         made[f"assets/{name}"] = content
     for name, source in sources.items():
-        made[_path(name)] = _compile(source, _path(name), hardware)
+        made[_path(name)] = compiled(source, _path(name), hardware)
     return made
+
+
+def check_hardware(hardware: str) -> None:
+    """Refuse a hardware class nobody compiles for. Raises: BenchError(UNKNOWN_HARDWARE)."""
+    if hardware not in _ARCHITECTURE:
+        raise BenchError(
+            "UNKNOWN_HARDWARE",
+            f"There is no hardware class {hardware!r}; there are: {', '.join(_ARCHITECTURE)}.",
+        )
 
 
 def bundle(
@@ -172,7 +187,11 @@ def _compiler() -> Path:
 
 
 @cache
-def _compile(source: str, path: str, hardware: str) -> bytes:
+def compiled(source: str, path: str, hardware: str) -> bytes:
+    """A module as .mpy for a hardware class; `path` is what it calls itself.
+
+    Raises: BenchError(NOT_COMPILED).
+    """
     with tempfile.TemporaryDirectory() as folder:
         text, made = Path(folder, "module.py"), Path(folder, "module.mpy")
         text.write_text(source)

@@ -19,6 +19,7 @@ PROGRAMS = {  # name -> module that adds its parser; only the one asked for is i
     "bench": "bench.cli.verbs",
     "server": "server.cli",
     "firmware": "bench.firmware_cli",
+    "release": "bench.release_cli",
     "sim": "bench.cli.sim",
 }
 EXIT_ERROR = 2

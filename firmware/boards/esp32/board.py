@@ -4,6 +4,7 @@
 
 import json
 import os
+import sys
 
 import machine
 import network
@@ -12,7 +13,9 @@ from machine import reset  # noqa: F401 - part of the board's interface
 from terminal import regions
 
 name = "esp32"
-hardware = "esp32"
+# The hardware class: which native code in a bundle runs here (numbers: MicroPython's py/persistentcode.h).
+_NATIVE = {10: "xtensawin", 11: "rv32imc"}
+hardware = "esp32-" + _NATIVE.get(getattr(sys.implementation, "_mpy", 0) >> 10 & 15, "bytecode")
 root = ""  # the port's own start-up mounted littlefs at /
 mounted = []  # the file system once it was found to be littlefs
 image_version = 0  # set by the loader: release number of this image
