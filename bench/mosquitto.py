@@ -11,7 +11,6 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 from bench import children
 from bench.errors import BenchError
@@ -28,25 +27,15 @@ Admin = Callable[..., object]
 
 
 class PrivateMosquitto:
-    """One broker for one server; ``start`` before the server, ``configure`` after registering terminals.
+    """One broker for one server: it starts before the server and is told of every terminal registered.
 
     Raises: BenchError(MISSING_TOOL) without the Debian package, BenchError(MOSQUITTO) when it does not start.
     """
 
-    def __init__(self, folder: Path, admin: Admin) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = 0
-        self._admin = admin
         self._child: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> PrivateMosquitto:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def server_option(self) -> str:
@@ -54,23 +43,20 @@ class PrivateMosquitto:
         return f"@{self.folder / SERVER_URL}"
 
     @property
-    def pid(self) -> int:
-        """Its process id. Raises: BenchError(MOSQUITTO) when it does not run."""
-        if self._child is None:
-            raise BenchError("MOSQUITTO", "mosquitto is not running.")
-        return self._child.pid
+    def running(self) -> bool:
+        """True while the process lives."""
+        return self._child is not None and self._child.poll() is None
 
-    def configure(self) -> None:
+    def configure(self, admin: Admin) -> None:
         """Write its files from the registry; a running broker reads them at once."""
-        words = ("broker-config", "--out", str(self.folder), "--listen", f"{HOST}:{self.port}")
-        self._admin(*words)
+        admin("broker-config", "--out", str(self.folder), "--listen", f"{HOST}:{self.port}")
 
-    def start(self) -> None:
+    def start(self, admin: Admin) -> None:
         """Start it and wait until it listens; after a first start the port stays the same."""
         tries = 1 if self.port else PORT_TRIES
         for _ in range(tries):
             self.port = self.port or _free_port()
-            self.configure()
+            self.configure(admin)
             with (self.folder / "mosquitto.log").open("ab") as log:
                 self._child = children.spawn([PROGRAM, "-c", self.folder / CONFIGURATION], stderr=log)
             if self._listens(self._child):

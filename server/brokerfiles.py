@@ -81,7 +81,7 @@ acl_file {folder / ACCESS}
 max_queued_messages {QUEUED_MESSAGES}
 max_queued_bytes {QUEUED_BYTES}
 max_inflight_messages 1000
-message_size_limit {MAX_MESSAGE_BYTES}
+max_packet_size {MAX_MESSAGE_BYTES}
 persistent_client_expiration {SESSIONS_KEPT_DAYS}d
 
 persistence true

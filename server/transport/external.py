@@ -122,9 +122,8 @@ class ExternalBroker:
                 self._found.discard(topic)
 
     async def _connect(self) -> None:
-        uplink = Uplink(self._login, client_id_of(self.site), self._take, self._ended.set)
+        uplink = self._uplink = Uplink(self._login, client_id_of(self.site), self._take, self._ended.set)
         await uplink.open((f"o/{self.site}/#", f"s/{self.site}/menu/+"))
-        self._uplink = uplink
         for topic, payload in self._retained.items():
             uplink.publish(topic, payload, retain=True)
 

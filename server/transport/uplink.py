@@ -24,7 +24,7 @@ from gmqtt.storage import PersistentStorage  # type: ignore[import-untyped]
 
 from server.config import BrokerLogin, ConfigError
 
-MAX_UNDER_WAY = 1024
+MAX_UNDER_WAY = 512
 MAX_UNCONFIRMED = 4096
 CONNECT_DEADLINE_S = 10.0
 CLOSE_DEADLINE_S = 2.0
@@ -82,6 +82,7 @@ class Uplink:
             logger=logging.getLogger("gmqtt.client"),
         )
         client.set_config({"reconnect_retries": _NO_RECONNECTS})
+        client.on_connect = self._connected
         client.on_message = self._message
         client.on_disconnect = self._disconnected
         client.on_subscribe = self._subscribed
@@ -97,7 +98,6 @@ class Uplink:
                 await client.connect(
                     login.host, login.port, ssl=login.tls, keepalive=KEEP_ALIVE_S, version=MQTTv311
                 )
-                self.up = True
                 for topic_filter in filters:
                     await self._subscribe(topic_filter)
         except (OSError, MQTTConnectError, TimeoutError, BrokerUnavailable) as error:
@@ -157,6 +157,9 @@ class Uplink:
             self._waiting.discard(future)
             self._pace()
 
+    def _connected(self, _client: Any, _session_present: int, _code: int, _properties: Any) -> None:
+        self.up = True  # what an earlier connection left unacknowledged may come right behind
+
     def _subscribed(self, _client: Any, _mid: int, granted: tuple[int, ...], _properties: Any) -> None:
         if self._granted is not None and not self._granted.done():
             self._granted.set_result(granted)
@@ -176,9 +179,12 @@ class Uplink:
                 future.set_result(0)
 
     def _pace(self) -> None:
-        """Read from the socket only while there is room behind it."""
+        """Read from the socket only while there is room behind it.
+
+        While there is none it pauses again with every message: gmqtt's stream reader resumes on its own.
+        """
         busy = len(self._waiting) >= MAX_UNDER_WAY or len(self._unconfirmed) >= MAX_UNCONFIRMED
-        if busy is self._paused:
+        if not busy and not self._paused:
             return
         connection = self._client._connection
         if connection is None or connection.is_closing():
