@@ -206,7 +206,9 @@ def _engine(url: str) -> Engine:
         cause = context.original_exception
         if isinstance(cause, psycopg.errors.InsufficientPrivilege):
             said = " ".join(str(cause).split())
-            raise StorageError(f"the database {shown} refuses a change ({said}); its user must own it") from cause
+            raise StorageError(
+                f"the database {shown} refuses a change ({said}); its user must own it"
+            ) from cause
         if isinstance(cause, psycopg.OperationalError):
             raise failed(shown, cause) from cause
 

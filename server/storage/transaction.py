@@ -1,8 +1,9 @@
 """What a job of the writer may ask of the database: one transaction, in SQL that both databases speak.
 
 A plain ``sqlite3.Connection`` is a ``Transaction``, so the order path pays nothing for the seam; PostgreSQL
-gets a thin adapter with the same few methods. Placeholders are ``?`` (and ``%`` means nothing). The dialect in common: ``RETURNING``,
-``ON CONFLICT``, integers for flags, no automatic ids but those of ``seating`` (ask ``RETURNING id``).
+gets a thin adapter with the same few methods. Placeholders are ``?`` (and ``%`` means nothing). The dialect
+in common: ``RETURNING``, ``ON CONFLICT``, integers for flags, no automatic ids but those of ``seating`` (ask
+``RETURNING id``).
 """
 
 from __future__ import annotations

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "server_order"))
 sys.path.insert(0, str(Path(__file__).parent))
+from database_kit import KINDS, url_for
 from house_kit import StaffedHouse, staffed_house
 
 
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[StaffedHouse]:
-    made = staffed_house(tmp_path)
+@pytest.fixture(params=KINDS)
+def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StaffedHouse]:
+    made = staffed_house(tmp_path, url_for(request.param, staffed_house))
     yield made
-    made.house.close()
+    made.close()

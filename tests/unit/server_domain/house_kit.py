@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generat
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "server_order"))
 
+from database_kit import transaction
 from order_kit import DEVICE, NOW_S, OTHER_DEVICE, OTHER_TABLE, SITE, TABLE, House, open_house
 
 from server.domain.errors import HouseCode, HouseError
@@ -23,7 +24,6 @@ from server.domain.seals import ChainLink, claim_for
 from server.ordering.apply import Answered
 from server.service.change import Change
 from server.service.service import Service
-from server.storage.transaction import Transaction
 from server.wire.ops import Line, Op, OpType, Reply, Status
 from server.wire.requests import BillClose, BillRequest, Body, CallWaiter, Cancel
 from server.wire.requests import Change as ChangeBody
@@ -123,15 +123,9 @@ class StaffedHouse:
 
     def run(self, job: Change) -> dict[str, Any]:
         """Run one change in a transaction of its own, as the writer would."""
-        connection: Transaction = self.house.connection
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(self.house.connection) as connection:
             self.house.catalogue.reload(connection)
             result = job(connection)
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
         self.notices = [(one.table, one.notice.kind) for one in job.notices]
         return result
 
@@ -139,18 +133,24 @@ class StaffedHouse:
         """A terminal at its table."""
         return Guest(self, device, TABLES[device])
 
+    def close(self) -> None:
+        """Close everything."""
+        self.house.close()
+
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """What the database holds."""
         return self.house.connection.execute(sql).fetchall()
 
 
-def staffed_house(folder: Path) -> StaffedHouse:
-    """A fresh house with real device keys and three tables."""
-    house = open_house(folder)
+def staffed_house(folder: Path, url: str | None = None) -> StaffedHouse:
+    """A house with real device keys and three tables, fresh unless the database at ``url`` holds it."""
+    house = open_house(folder, url)
+    staffed = StaffedHouse(house, Service(house.catalogue, FixedClock()))
+    if house.one("SELECT COUNT(*) FROM dining_table WHERE table_id = '6'"):
+        return staffed
     for device in TABLES:
         spki = RsaSigner(device_key(device)).spki
         house.connection.execute("UPDATE device SET spki = ? WHERE device = ?", (spki, device))
-    staffed = StaffedHouse(house, Service(house.catalogue, FixedClock()))
     staffed.run(staffed.service.add_table("boss", "6", 4))
     return staffed
 

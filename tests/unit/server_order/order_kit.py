@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
+
+from database_kit import transaction
 
 from server.devices.records import DeviceState
 from server.ordering.apply import Answered, ApplyOp
 from server.ordering.catalogue import Catalogue
 from server.ordering.price_list import PricedGroup, PricedItem, PriceList, price_list
+from server.ordering.together import OrderGroups
 from server.storage import admin
 from server.storage.database import Database, open_database
 from server.wire.ops import Line, Op, OpType
@@ -60,15 +63,34 @@ class House:
     """The database of a site, and a connection that plays the writer."""
 
     database: Database
-    connection: sqlite3.Connection
+    connection: Any
     catalogue: Catalogue
     prices: dict[bytes, PriceList]
 
     def apply(
         self, op: Op, *, device: str = DEVICE, body: bytes | None = None, sid: bytes | None = None
     ) -> Answered:
-        """Apply one op in a transaction of its own, as the writer would."""
-        job = ApplyOp(
+        """Apply one op in a transaction of its own, as the writer of its database would."""
+        job = self.job(op, device=device, body=body, sid=sid)
+        together = self.database.dialect == "postgresql" and OrderGroups().takes(job)
+        with transaction(self.connection, shared=together):
+            self.catalogue.reload(self.connection)
+            return self.run(job) if together else job(self.connection)
+
+    def run(self, *jobs: ApplyOp) -> Answered:
+        """Apply plain orders as a group inside the open transaction and return the last answer."""
+        outcomes = OrderGroups().run(self.connection, jobs)
+        for outcome in outcomes:
+            if outcome.error is not None:
+                raise outcome.error
+        assert outcomes[-1].value is not None
+        return outcomes[-1].value
+
+    def job(
+        self, op: Op, *, device: str = DEVICE, body: bytes | None = None, sid: bytes | None = None
+    ) -> ApplyOp:
+        """The writer's job for an op."""
+        return ApplyOp(
             self.catalogue,
             device,
             sid or device.encode()[-4:],
@@ -77,19 +99,10 @@ class House:
             NOW_S,
             body or b"",
         )
-        self.connection.execute("BEGIN IMMEDIATE")
-        try:
-            self.catalogue.reload(self.connection)
-            answered = job(self.connection)
-        except BaseException:
-            self.connection.execute("ROLLBACK")
-            raise
-        self.connection.execute("COMMIT")
-        return answered
 
     def publish(self, prices: PriceList) -> None:
         """Publish a menu version."""
-        frame = b"menu %d" % prices.version
+        frame = frame_of(prices.version)
         self.prices[frame] = prices
         admin.publish_menu(self.database, SITE, prices.version, frame, NOW_S)
 
@@ -103,12 +116,24 @@ class House:
         self.database.close()
 
 
-def open_house(state: Path) -> House:
-    """A fresh site with menu version 1, two active devices and a session each."""
-    database = open_database(state, create=True)
+def frame_of(version: int) -> bytes:
+    """What stands for a signed menu."""
+    return b"menu %d" % version
+
+
+def open_house(state: Path, url: str | None = None) -> House:
+    """A site with menu version 1, two active devices and a session each, in the database at ``url`` (which
+    may hold it already) or in a file.
+    """
+    database = open_database(state, create=True, url=url)
+    with database.engine.connect() as connection:
+        filled = connection.exec_driver_sql("SELECT COUNT(*) FROM site").scalar_one()
     admin.ensure_site(database, SITE)
     prices: dict[bytes, PriceList] = {}
     house = House(database, database.driver_connection(), Catalogue(SITE, prices.__getitem__), prices)
+    house.prices[frame_of(1)] = a_price_list()
+    if filled:
+        return house
     house.publish(a_price_list())
     for device, table in ((DEVICE, TABLE), (OTHER_DEVICE, OTHER_TABLE)):
         admin.add_device(

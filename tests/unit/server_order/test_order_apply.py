@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from database_kit import BROKEN_RULE, KINDS, url_for
 from order_kit import (
     DEVICE,
     ESPRESSO,
@@ -32,9 +32,10 @@ from server.wire.ops import Line, Op, RejectCode, Status
 COFFEE = Line(ESPRESSO, 2)
 
 
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    made = open_house(tmp_path)
+@pytest.fixture(params=KINDS)
+def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
+    url = url_for(request.param, open_house)
+    made = open_house(tmp_path, url)
     yield made
     made.close()
 
@@ -128,7 +129,7 @@ def test_two_lines_of_one_item_share_its_stock(house: House) -> None:
 
 def test_the_database_itself_refuses_negative_stock(house: House) -> None:
     admin.set_stock(house.database, SITE, ESPRESSO, 1)
-    with pytest.raises(sqlite3.IntegrityError, match="never_oversold"):
+    with pytest.raises(BROKEN_RULE, match="never_oversold"):
         house.connection.execute("UPDATE stock SET count = count - 2")
 
 
