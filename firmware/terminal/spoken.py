@@ -182,8 +182,10 @@ class Spoken:
         info = app.menu.current()
         link = "connected" if app.ui.online else "not connected"
         self._write(f"{app.identity.device} at {app.identity.site}, table {app.ui.table}: {link}")
+        waiting = len(app.outbox)
         self._write(
-            f"menu {info.version if info else 'none'}, {len(app.outbox)} orders waiting for their answer"
+            f"menu {info.version if info else 'none'}, "
+            f"{waiting} order{'' if waiting == 1 else 's'} waiting for an answer"
         )
         self._write(f"firmware {version_text(VERSION)} from {app.slot}, {heap.figures()['free']} bytes free")
         if app.ui.notice:
