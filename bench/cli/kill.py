@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.cli.times import duration
 from bench.errors import BenchError
+from bench.kill.words import POINTS
 
 EXAMPLES = """examples:
   tableside bench kill --kills 30
@@ -40,6 +41,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--plant", action="append", default=[], metavar="BUG",
         help="give the server a bug of `tableside sim mutants`, to see it caught",
     )  # fmt: skip
+    parser.add_argument(
+        "--at", action="append", choices=sorted(POINTS), metavar="POINT",
+        help=f"kill the server at this boundary only, beside random moments: {', '.join(POINTS)}",
+    )  # fmt: skip
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON (- for stdout)")
     parser.set_defaults(run=run_kill)
 
@@ -63,7 +68,14 @@ def run_kill(arguments: argparse.Namespace) -> int:
     if arguments.boards > 8:
         raise BenchError("NO_DEVICE_KEY", "There are keys for 8 terminals: choose --boards 8 or fewer.")
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1, 1_000_000)
-    plan = Plan(arguments.kills, seed, arguments.budget, arguments.boards, tuple(arguments.plant))
+    plan = Plan(
+        arguments.kills,
+        seed,
+        arguments.budget,
+        arguments.boards,
+        tuple(arguments.plant),
+        tuple(arguments.at or POINTS),
+    )
     stream = sys.stderr if arguments.json == "-" else sys.stdout
 
     def say(text: str) -> None:

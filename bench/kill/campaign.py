@@ -15,7 +15,7 @@ import random
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -30,10 +30,10 @@ from bench.history.check import check
 from bench.history.events import History, Violation
 from bench.history.read import read_books
 from bench.kill.diners import Diner
-from bench.kill.points import POINTS
 from bench.kill.till import Till
 from bench.kill.verdict import Verdict
 from bench.kill.victim import Victim
+from bench.kill.words import POINTS
 from bench.sim.house import demo_menu, prices
 from bench.sim.keys import cheap_password_hash
 from bench.staff import Action
@@ -48,7 +48,9 @@ SPARE_TABLES = ("101", "102", "103")
 BACKOFF_MS = 250
 LONGEST_LIFE_S = 3.0
 SHORTEST_LIFE_S = 0.15
-SETTLE_S = 90.0
+LONGEST_FUSE_S = 6.0
+PASSES = {"begin": 20.0, "commit": 20.0, "committed": 20.0}  # on average; those around answers: 4
+SETTLE_S = 60.0
 TELL_EVERY_S = 5.0
 Say = Callable[[str], None]
 
@@ -62,6 +64,8 @@ class Plan:
     budget_s: float | None = None
     boards: int = 3
     planted: tuple[str, ...] = ()
+    points: tuple[str, ...] = tuple(POINTS)
+    random_share: float = 0.25  # of the server's kills that fall at any moment
 
     @property
     def replay(self) -> str:
@@ -72,6 +76,8 @@ class Plan:
         if self.boards != 3:
             words.append(f"--boards {self.boards}")
         words += [f"--plant {name}" for name in self.planted]
+        if self.points != tuple(POINTS):
+            words += [f"--at {name}" for name in self.points]
         return " ".join(words)
 
 
@@ -140,10 +146,13 @@ class Campaign:
             [*map(str, range(1, self.plan.boards + 1)), *SPARE_TABLES],
             COUNTED,
         )
+        self._stack.callback(self._till.abandon)
         for item in COUNTED:
             self._till.act(Action("stock", {"item": item, "count": 10}))
         for number in range(1, self.plan.boards + 1):
-            self._diners.append(Diner(self._board(number, firmware), self._menu, self.plan.seed))
+            diner = Diner(self._board(number, firmware), self._menu, self.plan.seed)
+            self._stack.callback(diner.leave)
+            self._diners.append(diner)
         for diner in self._diners:
             diner.terminal.boot()
         for diner in self._diners:
@@ -222,7 +231,7 @@ class Campaign:
         else:
             point = ""
         lasts_s = self._random.uniform(SHORTEST_LIFE_S, LONGEST_LIFE_S)
-        ends = time.monotonic() + (LONGEST_LIFE_S if point else lasts_s)
+        ends = time.monotonic() + (LONGEST_FUSE_S if point else lasts_s)
         while not self._victim.wait(min(ends, self._next_board_s) - time.monotonic()):
             now = time.monotonic()
             if now >= self._next_board_s:
@@ -237,10 +246,10 @@ class Campaign:
 
     def _end(self) -> tuple[str, int]:
         """How the next life ends: at the n-th pass of a point, or ("", 1) at a random moment."""
-        if self._random.random() < 0.3:
+        if self._random.random() < self.plan.random_share:
             return "", 1
-        point = self._random.choice(list(POINTS))
-        return point, 1 + min(60, int(self._random.expovariate(1 / 12.0)))
+        point = self._random.choice(self.plan.points)
+        return point, 1 + int(self._random.expovariate(1 / PASSES.get(point, 4.0)))
 
     def _tell(self, seconds: float, kills: int) -> None:
         at_points = sum(count for name, count in self.killed.items() if name in POINTS)
@@ -258,8 +267,9 @@ class Campaign:
             diner.stop()
         self._till.stop()
         troubles = self._till.troubles + [text for diner in self._diners for text in diner.troubles]
+        deadline = time.monotonic() + SETTLE_S
         for diner in self._diners:
-            if not diner.settle(SETTLE_S):
+            if not diner.settle(max(1.0, deadline - time.monotonic())):
                 troubles.append(f"{diner.device} still has unanswered ops after {SETTLE_S:g} s")
         return troubles
 
@@ -277,7 +287,7 @@ class Campaign:
         return history
 
 
-def points_in_words(killed: Counter[str]) -> Sequence[str]:
+def points_in_words(killed: Mapping[str, int]) -> Sequence[str]:
     """Where the kills fell, a line each."""
     meaning = {**POINTS, "random": "the server at a random moment", "board": "a terminal's power"}
-    return [f"{killed[name]:6}  {name:10} {text}" for name, text in meaning.items() if killed[name]]
+    return [f"{killed[name]:6}  {name:10} {text}" for name, text in meaning.items() if killed.get(name)]

@@ -63,6 +63,12 @@ class Diner:
         if self._thread.ident is not None:
             self._thread.join()
 
+    def leave(self) -> None:
+        """Nobody waits for an answer any more: power off."""
+        self._stopping.set()
+        self.terminal.board.power.off()
+        self.stop()
+
     def cut(self) -> None:
         """The terminal loses its power for a moment."""
         self.terminal.board.power.off()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,7 @@ from typing import Any
 from server.transport.broker import DeviceBroker
 from server.transport.seams import OnPublish
 
-POINTS = {
-    "begin": "a batch is taken, nothing is written",
-    "commit": "everything is written, COMMIT was not said",
-    "committed": "COMMIT returned, nobody knows",
-    "reply": "the answer is about to leave",
-    "replied": "the answer has left, its message is not acknowledged",
-    "acked": "answer and acknowledgement have left",
-}
+LINGER_S = 0.03  # before a commit is complete: what leaves too early has time to leave
 
 
 class Fuse:
@@ -50,7 +44,7 @@ def connector(fuse: Fuse) -> Callable[[Path], sqlite3.Connection]:
     class Fused(sqlite3.Connection):
         def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
             if sql == "COMMIT":
-                fuse.at("commit")
+                fuse.at("commit", _linger)
                 cursor = super().execute(sql)
                 fuse.at("committed")
                 return cursor
@@ -61,7 +55,7 @@ def connector(fuse: Fuse) -> Callable[[Path], sqlite3.Connection]:
         def commit(self) -> None:
             if not self.in_transaction:
                 return
-            fuse.at("commit")
+            fuse.at("commit", _linger)
             super().commit()
             fuse.at("committed")
 
@@ -69,6 +63,10 @@ def connector(fuse: Fuse) -> Callable[[Path], sqlite3.Connection]:
         return sqlite3.connect(path, check_same_thread=False, factory=Fused)
 
     return connect
+
+
+def _linger() -> None:
+    time.sleep(LINGER_S)
 
 
 def broker(fuse: Fuse) -> type[DeviceBroker]:

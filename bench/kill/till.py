@@ -41,6 +41,7 @@ class Till:
         self._token, self._port, self._read, self._tables = token, port, read, tables
         self._connection: http.client.HTTPConnection | None = None
         self._stopping = threading.Event()
+        self._abandoned = threading.Event()
         self._thread = threading.Thread(target=self._run, name="till", daemon=True)
         self._number = 0
 
@@ -54,18 +55,19 @@ class Till:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def act(self, action: staff.Action) -> Acted:
+    def abandon(self) -> None:
+        """Nobody will start the server again: give up what is not answered."""
+        self._abandoned.set()
+        self.stop()
+
+    def act(self, action: staff.Action) -> None:
         """Do one thing, however often it has to be asked for."""
         self._number += 1
         key, at_s = f"till-{self._number}", time.monotonic()
-        while True:
-            answer = self._call(action, key)
-            if answer is not None:
-                break
-            time.sleep(AGAIN_S)
-        acted = self._acted(action, at_s, *answer)
-        self.acted.append(acted)
-        return acted
+        while (answer := self._call(action, key)) is None:
+            if self._abandoned.wait(AGAIN_S):
+                return
+        self.acted.append(self._acted(action, at_s, *answer))
 
     def _run(self) -> None:
         while not self._stopping.wait(self._draw.uniform(*PAUSE_S)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ class Verdict:
     """One campaign; ``killed`` counts the kills by where they fell, ``confirmed`` what people were told."""
 
     kills: int
-    killed: Counter[str]
+    killed: Mapping[str, int]
     orders: int
     confirmed: int
     violations: Sequence[Violation]
