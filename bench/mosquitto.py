@@ -43,6 +43,13 @@ class PrivateMosquitto:
         return f"@{self.folder / SERVER_URL}"
 
     @property
+    def pid(self) -> int:
+        """Its process id. Raises: BenchError(MOSQUITTO) when it does not run."""
+        if self._child is None:
+            raise BenchError("MOSQUITTO", "mosquitto is not running.")
+        return self._child.pid
+
+    @property
     def running(self) -> bool:
         """True while the process lives."""
         return self._child is not None and self._child.poll() is None

@@ -16,7 +16,8 @@ from server.brokerfiles import BrokerPlan
 from server.config import BrokerLogin, ConfigError, check_site, parse_address, parse_broker
 from server.devices.records import DeviceState
 from server.storage import admin
-from server.storage.database import Database, database_path, open_database
+from server.storage.database import Database, open_database
+from server.storage.location import database_path, remembered
 from server.storage.schema import device
 
 
@@ -50,7 +51,7 @@ def broker_config(args: argparse.Namespace) -> int:
 
 def _registry(args: argparse.Namespace) -> tuple[str, dict[str, str]]:
     """The site, and the stored passwords of devices that may log in."""
-    if not database_path(args.state).exists():
+    if not database_path(args.state).exists() and remembered(args.state) is None:
         return check_site(args.site), {}
     database = open_database(args.state)
     try:

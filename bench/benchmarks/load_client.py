@@ -271,11 +271,15 @@ class SoftTerminal:
         transcript = transcript_hash(beacon_frame, self.hello_frame)
         keys = derive(secret, nonce, Accept.nonce_of(answer), self.site, self.device, transcript)
         accept = Accept.open(answer, server, keys.server_to_device, self.site, self.device, keys.th8)
-        self._keys, self.sid, self.seq, self.accept = keys, accept.sid, 0, accept
-        self.menu_version = accept.menu_version
-        self._op_prefix = mac_prefix(aad.op(self.site, self.device, accept.sid, keys.th8))
-        self._reply_prefix = mac_prefix(aad.reply(self.site, self.device, accept.sid, keys.th8))
+        self.accept = accept
+        self.take_session(accept.sid, keys, accept.menu_version)
         return accept
+
+    def take_session(self, sid: bytes, keys: SessionKeys, menu_version: int) -> None:
+        """Seal and open with these keys from now on."""
+        self._keys, self.sid, self.seq, self.menu_version = keys, sid, 0, menu_version
+        self._op_prefix = mac_prefix(aad.op(self.site, self.device, sid, keys.th8))
+        self._reply_prefix = mac_prefix(aad.reply(self.site, self.device, sid, keys.th8))
 
     async def ask_hello(self, frame: bytes, deadline_s: float = 10.0) -> bytes:
         """Send some Hello bytes and return whatever comes back on the hello topic."""
@@ -325,7 +329,7 @@ class SoftTerminal:
 
     def _message(self, topic: str, payload: bytes, retain: bool) -> None:
         if topic == f"d/{self.site}/{self.device}/reply":
-            self._reply(payload)
+            self.take_reply(payload)
         elif topic == f"d/{self.site}/{self.device}/hello":
             if self._hello_answer is not None and not self._hello_answer.done():
                 self._hello_answer.set_result(payload)
@@ -346,7 +350,8 @@ class SoftTerminal:
         verify_mac0(parsed, self._keys.server_to_device, self._reply_prefix)
         return Reply.from_payload(parsed.payload)
 
-    def _reply(self, frame: bytes) -> None:
+    def take_reply(self, frame: bytes) -> None:
+        """Judge a frame that claims to be a reply and pass a genuine one on."""
         try:
             reply = self.open_reply(frame)
         except Refusal:

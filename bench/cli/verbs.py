@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from bench.cli import campaign, kill, run, shell, show
+from bench.cli import benchmark, campaign, kill, run, shell, show
 
 
 def add_parser(programs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -20,4 +20,5 @@ def add_parser(programs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     show.add_parsers(verbs)
     shell.add_parser(verbs)
     campaign.add_parser(verbs)
+    benchmark.add_parser(verbs)
     kill.add_parser(verbs)

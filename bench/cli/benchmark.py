@@ -1,0 +1,142 @@
+"""`tableside bench benchmark`: figures of the order server, in ratio to a plain one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from bench.errors import BenchError
+from bench.measure import PASS, Measurement
+from bench.report.table import MARKS, figure
+
+SCHEMA = "tableside.benchmark/1"
+EXIT_FAIL = 1
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Report:
+    """What a benchmark found: ``observations`` as they were made, ``figures`` with their limits."""
+
+    benchmark: str
+    figures: list[Measurement]
+    observations: list[dict[str, object]] = field(default_factory=list)
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command `benchmark` with its benchmarks."""
+    parser = verbs.add_parser(
+        "benchmark",
+        help="measure the order server: rate, latency, memory, growth, size",
+        description="Measures the order server on this machine. Load and server share its cores: rates "
+        "are lower bounds, ratios carry over.",
+        epilog="example: tableside bench benchmark orders --json orders.json",
+    )
+    kinds = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
+    _add_orders(kinds)
+
+
+def _leaf(
+    kinds: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, example: str
+) -> argparse.ArgumentParser:
+    parser = kinds.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=f"example: {example}"
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write the result as JSON; - for standard output")
+    return parser
+
+
+def _add_orders(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _leaf(
+        kinds, "orders", "orders/s, CPU per order and latency, in turn with a plain FastAPI and ORM server",
+        "tableside bench benchmark orders --rounds 3 --json orders.json",
+    )  # fmt: skip
+    parser.add_argument("--seconds", type=_seconds, default=5.0, metavar="S",
+                        help="length of each pattern (default: 5)")  # fmt: skip
+    parser.add_argument("--rounds", type=int, choices=range(1, 21), default=1, metavar="N",
+                        help="how often each server has its turn (default: 1)")  # fmt: skip
+    parser.add_argument("--without", action="append", choices=("postgres", "mosquitto"), default=[],
+                        help="leave these out; may be given twice")  # fmt: skip
+    parser.set_defaults(run=run_orders)
+
+
+def _seconds(text: str) -> float:
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    try:
+        value = float(text[:-1]) * units[text[-1]] if text[-1:] in units else float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.1 <= value <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration like 5, 30s, 10m or 2h")
+    return value
+
+
+def run_orders(arguments: argparse.Namespace) -> int:
+    """`benchmark orders`."""
+    from bench.benchmarks import orders
+
+    plan = orders.OrdersPlan(
+        seconds=arguments.seconds,
+        rounds=arguments.rounds,
+        postgres="postgres" not in arguments.without,
+        mosquitto="mosquitto" not in arguments.without,
+    )
+    found, gates = _measured(lambda: orders.measure(plan, _progress(arguments)))
+    return finish(arguments, Report("orders", gates, orders.as_json(found)))
+
+
+def _progress(arguments: argparse.Namespace) -> Callable[[str], None]:
+    """Where lines of progress go: not into JSON on standard output."""
+    out = sys.stderr if arguments.json == "-" else sys.stdout
+    return lambda text: print(text, file=out, flush=True)
+
+
+def _measured(measure: Callable[[], T]) -> T:
+    """Run a benchmark. Raises: BenchError where a server or a connection let it down."""
+    from bench.benchmarks.load_client import LinkError
+
+    try:
+        return measure()
+    except (LinkError, OSError, TimeoutError) as error:
+        raise BenchError(
+            "BENCHMARK", f"The benchmark could not be finished: {str(error) or 'no answer came'}."
+        ) from error
+
+
+def finish(arguments: argparse.Namespace, report: Report) -> int:
+    """Print the figures, write the JSON; 1 when a limit was missed."""
+    say = _progress(arguments)
+    for one in report.figures:
+        limit = f"  (limit {one.limit}: {one.outcome})" if one.limit else ""
+        note = f"  {one.note}" if one.note else ""
+        say(f"{MARKS[one.outcome]} {one.name:52} {figure(one.value):>10} {one.unit}{limit}{note}")
+    passed = all(one.outcome == PASS for one in report.figures)
+    document = {
+        "schema": SCHEMA,
+        "benchmark": report.benchmark,
+        "finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
+        "outcome": "pass" if passed else "fail",
+        "figures": [
+            {"name": one.name, "value": round(one.value, 4), "unit": one.unit, "limit": one.limit,
+             "outcome": one.outcome, "note": one.note}
+            for one in report.figures
+        ],
+        "observations": report.observations,
+    }  # fmt: skip
+    if arguments.json == "-":
+        print(json.dumps(document, indent=1))
+    elif arguments.json is not None:
+        try:
+            Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
+        except OSError as error:
+            raise BenchError("NO_RESULT", f"Cannot write {arguments.json}: {error.strerror}.") from error
+    return 0 if passed else EXIT_FAIL
