@@ -15,6 +15,7 @@ from terminal.flashlog import StorageError
 from terminal.link import Backoff
 from terminal.menu import MenuStore
 from terminal.mqtt import Client, Full
+from terminal.ota.authority import Authority
 from terminal.ota.hook import Updates
 from terminal.outbox import Outbox
 from terminal.sender import Sender
@@ -129,6 +130,8 @@ class Terminal:
         )
         self._update_prefix = up + b"/ota/"
         self.updates = Updates(
+            Authority(self.identity, self.session, self.counters, random, self._send_update),
+            lambda: not self.sender.unanswered(),
             self.board,
             root,
             self.identity.site,
@@ -148,6 +151,8 @@ class Terminal:
             beacon: self.control.on_beacon,
             down + b"/ota/offer": self.updates.on_offer,
             down + b"/ota/chunk": self.updates.on_chunk,
+            down + b"/ota/fresh": self._on_fresh,
+            down + b"/ota/rotation": self.updates.on_rotation,
         }
 
     # ------------------------------------------------------------------ life
@@ -252,6 +257,7 @@ class Terminal:
         self._is_online()
         self.sender.restart(accept.window)
         self.updates.prove()
+        self.updates.ask()
         while self._early:
             self._on_notice(self._early.pop(0))
 
@@ -275,6 +281,12 @@ class Terminal:
             return False
         self.client.flush()
         return True
+
+    def _on_fresh(self, frame):
+        try:
+            self.updates.on_fresh(frame)
+        except WireError as error:
+            self.control.refuse(error)
 
     def _restart(self):
         self.outbox.flush()

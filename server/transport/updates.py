@@ -26,6 +26,7 @@ OFFER, GET, CHUNK, STATE = "ota/offer", "ota/get", "ota/chunk", "ota/state"
 ASK, FRESH, ROTATION = "ota/ask", "ota/fresh", "ota/rotation"
 REPEAT_S = 10.0
 MAX_REPORTS = 4096
+MAX_CLASSES = 4  # of hardware, per terminal: its application's and its firmware images'
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Updates:
         self._clock = clock
         self._on_offer = SiteReleases()
         self._running: dict[str, int] = {}
-        self._hardware: dict[str, str] = {}
+        self._asked: dict[str, dict[str, int]] = {}  # device -> hardware class -> running release
         self._offered: dict[str, tuple[float, frozenset[bytes]]] = {}
         self._reports: deque[tuple[str, Report]] = deque(maxlen=MAX_REPORTS)
 
@@ -73,10 +74,11 @@ class Updates:
         for device in self._running:
             self._offer(device)
 
-    def target(self, device: str) -> ServedBundle | None:
-        """The bundle a terminal shall have now; None before it was heard of, or where it has the newest."""
-        running, hardware = self._running.get(device), self._hardware.get(device)
-        return None if running is None or hardware is None else self._chosen(device, running, hardware)
+    def targets(self, device: str) -> list[ServedBundle]:
+        """The bundles a terminal shall have now: at most one for each hardware class it has asked about."""
+        asked = self._asked.get(device, {})
+        found = [self._chosen(device, running, hardware) for hardware, running in asked.items()]
+        return [served for served in found if served is not None]
 
     def served(self, ref: bytes) -> ServedBundle | None:
         """A published bundle, unless its rollout was halted."""
@@ -90,6 +92,8 @@ class Updates:
     def present(self, device: str, presence: Presence) -> None:
         """A terminal said that it is here (or, by its last will, gone) and what it runs."""
         if presence.online:
+            if self._running.get(device) != presence.running:
+                self._asked.pop(device, None)  # it runs something else now: its next question says what
             self._running[device] = presence.running
             self._offer(device)
         else:
@@ -105,9 +109,8 @@ class Updates:
         session = self._sessions.get(device)
         if session is None:
             raise Refusal(RefusalCode.UNKNOWN_SESSION, "an answer needs a session to be bound to")
-        self._running[device], self._hardware[device] = ask.running, ask.hardware
-        self._reports.append((device, ask))
-        target = self.target(device)
+        self._remember(device, ask)
+        target = self._chosen(device, ask.running, ask.hardware)
         ref, version = (b"", 0) if target is None else (target.ref, target.bundle.manifest.version)
         self._send(device, FRESH, session.seal_fresh(OtaFresh(ask.nonce, ref, version)))
         if target is not None and ask.key_epoch:
@@ -115,6 +118,14 @@ class Updates:
                 if epoch > ask.key_epoch:
                     self._send(device, ROTATION, rotation)
         self._offer(device)
+
+    def _remember(self, device: str, ask: OtaAsk) -> None:
+        self._running.setdefault(device, ask.running)
+        asked = self._asked.setdefault(device, {})
+        if ask.hardware not in asked and len(asked) == MAX_CLASSES:
+            asked.clear()
+        asked[ask.hardware] = ask.running
+        self._reports.append((device, ask))
 
     def get(self, device: str, frame: bytes) -> None:
         """A terminal asks for hashes or chunks. Raises: Refusal."""
@@ -159,15 +170,16 @@ class Updates:
             return
         self._offered[device] = (now, refs)
         for served in wanted:
-            if len(wanted) == 1:
+            if device in self._asked:
                 self._reports.append((device, Offered(served.ref, served.bundle.manifest.version)))
             self._send(device, OFFER, served.offer_frame)
 
     def _wanted(self, device: str) -> list[ServedBundle]:
-        """What to offer: the one for the terminal's hardware, or one of every class it may have."""
-        known = self._hardware.get(device)
+        """What to offer: the ones for the terminal's hardware, or one of every class it may have."""
+        if device in self._asked:
+            return self.targets(device)
         bundles = self._on_offer.releases.offers()
-        kinds = [known] if known else sorted({served.bundle.manifest.hardware for served in bundles})
+        kinds = sorted({served.bundle.manifest.hardware for served in bundles})
         found = [self._chosen(device, self._running[device], hardware) for hardware in kinds]
         return [served for served in found if served is not None]
 

@@ -379,6 +379,14 @@ class Peer:
 # ---------------------------------------------------------------- one life
 
 
+def _without_sessions(updates):
+    # The played server has no session to name an offer in: every signed one counts as meant for this terminal.
+    updates.authority = None
+    for agent in (updates.agent, updates.image_agent):
+        if agent is not None:
+            agent.authority = None
+
+
 async def run(app):
     # One life of a terminal under test; ends with the power off, or in a reset that the terminal wants.
     script = app.options["campaign"]
@@ -406,6 +414,7 @@ async def run(app):
         _know_powers(*script["powers"])
     peer = Peer(app, script)
     app.client = peer
+    _without_sessions(app.updates)
     for _ in range(script.get("guests", 0)):
         peer._order()
     if script.get("busy"):

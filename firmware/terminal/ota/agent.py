@@ -8,7 +8,7 @@
 import asyncio
 import hashlib
 
-from ..compat import const
+from ..compat import const, sleep_ms, ticks_diff, ticks_ms
 from ..regions import CONTROL
 from ..wire.cose import aad, sign1_parse, sign1_verify_steps
 from ..wire.errors import WireError
@@ -25,11 +25,19 @@ from . import install, states
 from .record import ControlRecord
 from .states import NAMES, REASONS, SLOT_NAMES, OtaError
 
-_WINDOW = const(4)  # chunks asked for at once
+_WINDOW = const(4)  # chunks asked for at once, at most
+_BURST_MS = const(50)  # what is asked for at once shall not keep the link busy for longer
+_PAUSE_MS = const(2000)  # how long a request waits for orders that are under way
+_LOOK_MS = const(20)
+_ROTATIONS = const(2)  # kept at once; the server sends the others when it is asked again
 _STALL_S = const(4)
 _MAX_STALLS = const(8)  # without any progress; then the download waits for the next link or offer
 _MAX_BAD = const(16)  # wrong chunks in one download; then it is given up
 _REF_BYTES = const(8)
+
+
+def _always():
+    return True
 
 
 class OtaAgent:
@@ -43,6 +51,15 @@ class OtaAgent:
     def __init__(self, board, root_key, site, slot, version, send, report, reboot):
         self.record = ControlRecord(board.region(CONTROL))
         self.bad = 0  # frames that were refused
+        # Set by whoever made this agent. authority: authority.Authority, None where there is no session to
+        # ask in, so that every signed offer counts as fresh. questions(): what to ask it. is_idle(): no order
+        # is under way.
+        self.authority = None
+        self.questions = None
+        self.is_idle = _always
+        self._window = 1
+        self._rotations = []
+        self._epoch = 0  # of the release key of the offer that is being judged
         self._board = board
         self._root_key = root_key
         self._site = site
@@ -84,6 +101,12 @@ class OtaAgent:
         except OSError as error:
             self._failure = OtaError(install.reason_of(error))
             self._progress.set()
+
+    def on_rotation(self, frame):
+        # A statement that a release key follows another; judged by the task.
+        if self.authority is not None and len(self._rotations) < _ROTATIONS:
+            self._rotations.append(bytes(frame))
+            self._wake.set()
 
     def link_up(self):
         # The link is there (again): say where the update stands, go on with a download.
@@ -143,6 +166,7 @@ class OtaAgent:
             try:
                 self._tell()
                 self._settle()
+                await self._rotate()
                 offer = await self._take_offer()
                 if offer is not None:
                     self._begin(*offer)
@@ -216,7 +240,23 @@ class OtaAgent:
         manifest = await self._open_manifest(offer)
         states.judge(self.record.state, digest, manifest.version)
         self._check(manifest)
+        if self.authority is not None:
+            await self._ask(digest)
         return offer.manifest, digest, manifest
+
+    async def _ask(self, digest):
+        # Whether the server means this terminal, now. Raises OtaError STALE_OFFER.
+        if not await self.authority.is_fresh(digest, self.questions()):
+            raise OtaError(states.STALE_OFFER)
+        self.authority.accept_key(self._epoch)
+
+    async def _rotate(self):
+        while self._rotations:
+            try:
+                await self.authority.rotate(self._root_key, self._rotations[0])
+            except WireError:
+                self.bad += 1
+            del self._rotations[0]
 
     def _begin(self, frame, digest, manifest):
         self._staging = None
@@ -228,6 +268,10 @@ class OtaAgent:
 
     async def _open_manifest(self, offer):
         certificate = await run_steps(certificate_steps(self._root_key, offer.certificate, RELEASE, ""))
+        if self.authority is not None:
+            await self._rotate()
+            self.authority.check_key(certificate.epoch)
+            self._epoch = certificate.epoch
         kid, payload, signature = sign1_parse(offer.manifest)
         if kid != certificate.public.kid:
             raise OtaError(states.BAD_SIGNATURE)
@@ -249,16 +293,19 @@ class OtaAgent:
         while not staging.is_complete():
             if self._offer is not None and self._is_other(state):
                 return
+            await self._orders_first()
             if staging.has_hashes():
-                request = encode_ota_get(ref, 1, staging.next_chunk, _WINDOW)
-                goal = min(staging.next_chunk + _WINDOW, staging.chunks)
+                request = encode_ota_get(ref, 1, staging.next_chunk, self._window)
+                goal = min(staging.next_chunk + self._window, staging.chunks)
             else:
                 request = encode_ota_get(ref, 0, staging.next_run, 1)
                 goal = 0
             if not self._send("get", request):
                 return
             bad = self.bad
+            asked_ms = ticks_ms()
             moved = await self._wait(staging, goal)
+            self._fit_window(ticks_diff(ticks_ms(), asked_ms))
             stalls = 0 if moved or self.bad > bad else stalls + 1
             if self.bad > _MAX_BAD:
                 raise OtaError(states.BAD_BYTES)
@@ -269,6 +316,22 @@ class OtaAgent:
         self._staging = None
         if self.record.state.state == states.VERIFIED:
             await self._install()
+
+    async def _orders_first(self):
+        # Orders and their answers share the link with the download: ask for more when none is under way. The
+        # pause is bounded: orders that nobody answers do not keep a terminal from its update.
+        self._window = self._window if self.is_idle() else 1
+        waited_ms = 0
+        while not self.is_idle() and waited_ms < _PAUSE_MS:
+            await sleep_ms(_LOOK_MS)
+            waited_ms += _LOOK_MS
+
+    def _fit_window(self, took_ms):
+        # An order placed now waits behind what was asked for: keep that short on a slow link.
+        if took_ms > _BURST_MS:
+            self._window = 1
+        elif took_ms * 2 <= _BURST_MS:
+            self._window = min(self._window * 2, _WINDOW)
 
     def _is_other(self, state):
         # Whether the waiting offer is for another bundle than the one being fetched; the same one is dropped.

@@ -6,15 +6,22 @@
 
 import asyncio
 
+from ..compat import const
+from .states import OtaError
+
+_VERSION = const(3)  # which of OtaAgent's arguments behind the board it is
 _IMAGE_PATH = b"image/micropython.bin"  # what an image's manifest names
 
 
 class Updates:
-    # The arguments are OtaAgent's. board.update_pending, on_trial, image_pending, image_on_trial: set by the
+    # authority: of authority.py. is_idle() -> bool: whether no order waits for its answer. The other
+    # arguments are OtaAgent's. board.update_pending, on_trial, image_pending, image_on_trial: set by the
     # loader.
 
-    def __init__(self, board, *rest):
+    def __init__(self, authority, is_idle, board, *rest):
         self.agent = None
+        self.authority = authority
+        self._is_idle = is_idle
         self.image_agent = None
         self._board = board
         self._rest = rest
@@ -34,7 +41,7 @@ class Updates:
         if self.agent is None:
             from .agent import OtaAgent
 
-            self.agent = OtaAgent(self._board, *self._rest)
+            self.agent = self._equipped(OtaAgent(self._board, *self._rest))
             self._needed.set()
         return self.agent
 
@@ -43,9 +50,42 @@ class Updates:
         if self.image_agent is None:
             from .image_agent import ImageAgent
 
-            self.image_agent = ImageAgent(self._board, *self._rest)
+            self.image_agent = self._equipped(ImageAgent(self._board, *self._rest))
             self._image_needed.set()
         return self.image_agent
+
+    def _equipped(self, agent):
+        agent.authority = self.authority
+        agent.questions = self._questions
+        agent.is_idle = self._is_idle
+        return agent
+
+    def _questions(self):
+        # -> [(hardware class, running release), ...] to ask the server about.
+        asked = [(self._board.hardware, self._rest[_VERSION])]
+        if self._has_images():
+            question = self._image_question()
+            asked += [question] if question else []
+        return asked
+
+    def _image_question(self):
+        # -> None where the chip does not run one of two images.
+        try:
+            return self.load_image().question()
+        except OtaError:
+            return None
+
+    def ask(self):
+        # A session with the server is there: ask whether there is an update.
+        if self.authority is not None:
+            self.authority.ask(self._questions())
+
+    def on_fresh(self, frame):
+        if self.authority is not None:
+            self.authority.on_answer(frame)
+
+    def on_rotation(self, frame):
+        self.load().on_rotation(frame)
 
     def on_offer(self, frame):
         if _IMAGE_PATH in bytes(frame) and self._has_images():

@@ -52,6 +52,10 @@ class ImageAgent(OtaAgent):
         if self._images.running != self.record.state.slot:
             self._reboot()
 
+    def question(self):
+        # -> (hardware class, running release) to ask the server about.
+        return self._images.hardware(), self._version
+
     def status(self):
         told = super().status()
         told["image"] = self._images.hardware()

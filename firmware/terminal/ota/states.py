@@ -40,7 +40,9 @@ BAD_SIGNATURE = const(12)
 WRONG_TARGET = const(13)  # another product, hardware, group or firmware range
 BAD_MANIFEST = const(14)  # signed, but its paths or sizes are not allowed
 ALREADY_THERE = const(15)
-# 16 and 17 are the freshness of an offer and the age of its key. Firmware images only (image_states.py):
+STALE_OFFER = const(16)  # the server does not name it when asked: old, or another terminal's
+OLD_KEY = const(17)  # its release key is older than one known here, or newer without a rotation
+# Firmware images only (image_states.py):
 FELL_BACK = const(18)  # the new image did not confirm in its one start, the bootloader went back
 IMAGE_REFUSED = const(19)  # the chip does not start it: no image, another chip's, or it did not pass
 IMAGE_UNKNOWN = const(20)  # what runs is not the image that is on record (flashed by cable)

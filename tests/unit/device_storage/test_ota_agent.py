@@ -224,15 +224,15 @@ def test_an_interrupted_download_goes_on_where_it_was(board: HostBoard, good: Bu
     seen = 0
     stop = asyncio.Event()
 
-    def cut_after_six(frames: list[bytes]) -> list[bytes]:
+    def cut_after_ten(frames: list[bytes]) -> list[bytes]:
         nonlocal seen
         seen += len(frames)
-        if seen > 6:
+        if seen > 10:
             stop.set()
             return []
         return frames
 
-    terminal.tamper = cut_after_six
+    terminal.tamper = cut_after_ten
     terminal.agent.on_offer(good.offer)
     asyncio.run(terminal.until(stop))
     terminal.agent._staging.close()  # what was written is in the file system when the process ends
