@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("long", deadline=None)  # the histories of tests/property run 40 times as long
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

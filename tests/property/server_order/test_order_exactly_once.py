@@ -8,6 +8,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from database_kit import POSTGRESQL, SQLITE, url_for
+from history_kit import examples
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -24,10 +26,12 @@ PRICES = {ESPRESSO: 260, WATER: 300}
 class OrderHistory(RuleBasedStateMachine):
     """Two devices against a pure model of what must be stored."""
 
+    kind = SQLITE
+
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="order-history-"))
-        self.house: House = open_house(self.folder)
+        self.house: House = open_house(self.folder, url_for(self.kind, open_house))
         self.sent: list[tuple[str, Op]] = []
         self.replies: dict[tuple[str, bytes], Reply] = {}
         self.stock: dict[int, int] = {}
@@ -107,5 +111,13 @@ class OrderHistory(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
+class PostgresOrderHistory(OrderHistory):
+    """The same on PostgreSQL."""
+
+    kind = POSTGRESQL
+
+
 TestOrderHistory = OrderHistory.TestCase
-TestOrderHistory.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+TestOrderHistory.settings = settings(max_examples=examples(15), stateful_step_count=20, deadline=None)
+TestPostgresOrderHistory = PostgresOrderHistory.TestCase
+TestPostgresOrderHistory.settings = settings(max_examples=examples(3), stateful_step_count=20, deadline=None)
