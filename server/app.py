@@ -32,6 +32,7 @@ from server.storage import admin, release_reads
 from server.storage.database import Database, StorageError, open_database
 from server.storage.lock import StateLock
 from server.storage.registry import StoreBeacon, load_beacons, load_sessions
+from server.storage.retention import BATCH, DAY_S, PruneAnswers
 from server.storage.schema import SCHEMA_VERSION
 from server.storage.writer import QueueFull, Writer
 from server.transport.auth import Authenticator
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
     from server.web.compose import HttpSide
 
 TICK_S = 0.2
+FIRST_PRUNING_S = 5.0
+PRUNING_S = 60.0
+BACKLOG_PRUNING_S = 1.0
 BEACON_STORE_TIMEOUT_S = 30.0
 ADDRESS_NAME = "server.json"
 
@@ -132,6 +136,7 @@ class OrderServer:
             asyncio.create_task(self._beacon_loop()),
             asyncio.create_task(self._release_loop()),
             asyncio.create_task(self._tick_loop()),
+            asyncio.create_task(self._prune_loop()),
         ]
 
     async def stop(self) -> None:
@@ -428,6 +433,20 @@ class OrderServer:
                 await self._flush_observations()
             except (StorageError, QueueFull) as error:
                 _log.error("observations are kept for later: %s", error)
+
+    async def _prune_loop(self) -> None:
+        """A batch of answers beyond their time every minute, every second while there is a backlog."""
+        assert self._writer is not None
+        pause_s = FIRST_PRUNING_S
+        while True:
+            await asyncio.sleep(pause_s)
+            before = self._clock.unix_time() - self.config.keep_answers_days * DAY_S
+            try:
+                pruned = await self._writer.run(PruneAnswers(self.config.site, before))
+            except (StorageError, QueueFull) as error:
+                _log.error("old answers are kept for now: %s", error)
+                pruned = 0
+            pause_s = PRUNING_S if pruned < BATCH else BACKLOG_PRUNING_S
 
     async def _flush_observations(self) -> None:
         assert self._writer is not None

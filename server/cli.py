@@ -31,6 +31,7 @@ from server.config import (
 )
 from server.errors import ServerError
 from server.logs import start_logging
+from server.storage.retention import DEFAULT_DAYS, MIN_DAYS
 from server.transport.limits import Limits
 
 if TYPE_CHECKING:
@@ -140,6 +141,9 @@ def _add_run(commands: Any) -> None:
                         help="seconds between beacons (default: %(default)g)")  # fmt: skip
     parser.add_argument("--session-ttl", type=int, default=12 * 3600, metavar="SECONDS",
                         help="life of a session (default: %(default)d)")  # fmt: skip
+    parser.add_argument("--keep-answers", type=int, default=DEFAULT_DAYS, metavar="DAYS",
+                        help="how long answers to terminals are kept, which are also the evidence of sealed "
+                             "bills; at least 30 (default: %(default)d)")  # fmt: skip
     parser.add_argument("--window", type=int, default=32, metavar="N",
                         help="orders in flight per terminal, 1 to 255 (default: %(default)d)")  # fmt: skip
     parser.add_argument(
@@ -167,6 +171,8 @@ def config_from(args: argparse.Namespace) -> ServerConfig:
         raise ConfigError(f"--window {args.window} is not between 1 and 255")
     if not 1 <= args.session_ttl <= 12 * 3600:
         raise ConfigError(f"--session-ttl {args.session_ttl} is not between 1 and {12 * 3600} seconds")
+    if not MIN_DAYS <= args.keep_answers <= 36_500:
+        raise ConfigError(f"--keep-answers {args.keep_answers} is not between {MIN_DAYS} and 36500 days")
     defaults = Limits()
     op = parse_rate(args.limit_op) if args.limit_op else defaults.op_device
     limits = Limits(
@@ -186,6 +192,7 @@ def config_from(args: argparse.Namespace) -> ServerConfig:
         root_key=args.root_key,
         beacon_interval_s=args.beacon_interval,
         session_ttl_s=args.session_ttl,
+        keep_answers_days=args.keep_answers,
         window=args.window,
         limits=limits,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from server.errors import ServerError
+from server.storage.retention import DEFAULT_DAYS
 from server.transport.limits import Limits, Rate
 from server.wire.shapes import is_identifier
 
@@ -64,6 +65,7 @@ class ServerConfig:
     max_batch: int = 128
     window: int = 32
     session_ttl_s: int = 12 * 3600
+    keep_answers_days: int = DEFAULT_DAYS
     limits: Limits = field(default_factory=Limits)
 
 

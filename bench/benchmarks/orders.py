@@ -133,9 +133,8 @@ def gates(found: Sequence[Pattern], plan: OrdersPlan) -> list[Measurement]:
     """Our figures in ratio to the plain server's on the same database, medians over the rounds."""
 
     def middle(contender: str, pattern: str, name: str) -> float:
-        return median(
-            getattr(one, name) for one in found if (one.contender, one.pattern) == (contender, pattern)
-        )
+        seen = [one for one in found if (one.contender, one.pattern) == (contender, pattern)]
+        return float(median(getattr(one, name) for one in seen))
 
     verdicts = []
     for contender, database in dict.fromkeys((one.contender, one.database) for one in found):
