@@ -63,12 +63,14 @@ class BookingState(StrEnum):
 class BookingStep(StrEnum):
     """What happens to a booking: only a booked one can still change."""
 
+    CHANGE = "change"
     SEAT = "seat"
     MISS = "miss"
     CANCEL = "cancel"
 
 
 BOOKING: Mapping[tuple[BookingState, BookingStep], BookingState] = {
+    (BookingState.BOOKED, BookingStep.CHANGE): BookingState.BOOKED,
     (BookingState.BOOKED, BookingStep.SEAT): BookingState.SEATED,
     (BookingState.BOOKED, BookingStep.MISS): BookingState.NO_SHOW,
     (BookingState.BOOKED, BookingStep.CANCEL): BookingState.CANCELLED,

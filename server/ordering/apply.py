@@ -188,6 +188,8 @@ def _judge(scene: Scene) -> Verdict:
         raise Rejected(RejectCode.WRONG_TABLE)
     if op.type != OpType.ORDER:
         return judge_request(scene)
+    if op.table in snapshot.closed_tables:
+        return Verdict(Status.TABLE_CLOSED)
     if snapshot.current is None or op.menu_version not in snapshot.published:
         raise Rejected(RejectCode.UNKNOWN_MENU)
     order = price_order(snapshot.current.prices, op.lines)

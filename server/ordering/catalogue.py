@@ -43,6 +43,7 @@ class Snapshot:
     published: frozenset[int]
     counted: frozenset[int]
     unavailable: frozenset[int] = frozenset()
+    closed_tables: frozenset[str] = frozenset()
 
 
 class Catalogue:
@@ -70,12 +71,16 @@ class Catalogue:
         unavailable = connection.execute(
             "SELECT item FROM item_state WHERE site = ? AND available = 0", (self.site,)
         ).fetchall()
+        closed = connection.execute(
+            "SELECT table_id FROM closed_table WHERE site = ?", (self.site,)
+        ).fetchall()
         self.snapshot = Snapshot(
             devices,
             self._current(connection),
             frozenset(int(row[0]) for row in versions),
             frozenset(int(row[0]) for row in counted),
             frozenset(int(row[0]) for row in unavailable),
+            frozenset(str(row[0]) for row in closed),
         )
 
     def _current(self, connection: Transaction) -> MenuVersion | None:

@@ -21,13 +21,15 @@ Result = dict[str, Any]
 
 @dataclass(slots=True)
 class Work:
-    """What an action works with; ``recount`` says that stock or availability of items changed."""
+    """What an action works with; ``recount`` says that stock, availability or closed tables changed."""
 
     transaction: Transaction
     site: str
     lsn: int
     now_s: int
     snapshot: Snapshot
+    author: str = ""
+    reason: str = ""
     notices: list[Addressed] = field(default_factory=list)
     recount: bool = False
 
@@ -67,7 +69,7 @@ class Change:
         """Act inside the caller's transaction."""
         site = self.catalogue.site
         lsn = next_lsn(transaction, site)
-        work = Work(transaction, site, lsn, self.now_s, self.catalogue.snapshot)
+        work = Work(transaction, site, lsn, self.now_s, self.catalogue.snapshot, self.author, self.reason)
         result = self.action(work)
         append_event(
             transaction, site, lsn, self.kind, result,

@@ -1,11 +1,16 @@
-"""Order lines on their way to the table, what is taken off again, and what has run out."""
+"""Order lines on their way to the table, what is taken off again, and what has run out.
+
+Every step of a line is kept in ``line_step`` with who took it, when and why.
+"""
 
 from __future__ import annotations
 
 from server.domain.errors import HouseCode, HouseError
 from server.domain.states import LINE, BillState, LineState, LineStep, order_state, step
+from server.domain.tickets import FIRST_COURSE
 from server.ordering import bills
 from server.service.change import Result, Work
+from server.service.seatings import open_seating_row
 from server.wire.notices import Notice, NoticeKind, order_state_arg
 
 _KITCHEN = (LineStep.PREPARE, LineStep.FINISH, LineStep.SERVE, LineStep.BACK)
@@ -44,30 +49,122 @@ def _tell_state(work: Work, order: int, before: LineState) -> LineState:
     return after
 
 
-def set_line_state(work: Work, order: int, line: int, target: LineState) -> Result:
-    """Move a line to another state of its life in the kitchen; back only one step at a time."""
-    state = _line(work, order, line)[0]
-    before = _order_state(work, order)
-    for what in _KITCHEN:
-        if LINE.get((state, what)) is target:
-            break
-    else:
-        raise HouseError(
-            HouseCode.LINE_STATE,
-            f"line {line} of order {order} is {state.name.lower()}: it cannot become {target.name.lower()}",
-        )
+def _store_step(work: Work, order: int, line: int, state: LineState) -> None:
     work.do(
         "UPDATE order_line SET state = ? WHERE site = ? AND order_number = ? AND line = ?",
-        int(target),
+        int(state),
         work.site,
         order,
         line,
     )
+    work.do(
+        "INSERT INTO line_step (site, order_number, line, lsn, state, author, reason, at) "
+        "VALUES (?,?,?,?,?,?,?,?)",
+        work.site,
+        order,
+        line,
+        work.lsn,
+        int(state),
+        work.author,
+        work.reason,
+        work.now_s,
+    )
+
+
+def _leads_to(state: LineState, target: LineState) -> bool:
+    return any(LINE.get((state, what)) is target for what in _KITCHEN)
+
+
+def set_line_state(work: Work, order: int, line: int, target: LineState) -> Result:
+    """Move a line to another state of its life in the kitchen; back only one step at a time."""
+    state = _line(work, order, line)[0]
+    before = _order_state(work, order)
+    if not _leads_to(state, target):
+        raise HouseError(
+            HouseCode.LINE_STATE,
+            f"line {line} of order {order} is {state.name.lower()}: it cannot become {target.name.lower()}",
+        )
+    _store_step(work, order, line, target)
     after = _tell_state(work, order, before)
     return {
         "order": order, "line": line, "state": target.name.lower(), "before": state.name.lower(),
         "order_state": after.name.lower(),
     }  # fmt: skip
+
+
+def set_ticket_state(work: Work, order: int, station: str, target: LineState) -> Result:
+    """Move every live line of an order that is made at a station to a state at once; lines there stay."""
+    rows = work.all(
+        "SELECT l.line, l.state FROM order_line l "
+        "LEFT JOIN item_station i ON i.site = l.site AND i.item = l.item "
+        "WHERE l.site = ? AND l.order_number = ? AND l.state <> ? AND COALESCE(i.station, '') = ? "
+        "ORDER BY l.line",
+        work.site,
+        order,
+        int(LineState.CANCELLED),
+        station,
+    )
+    if not rows:
+        raise HouseError(HouseCode.UNKNOWN_ORDER, f"there is nothing of order {order} at station {station!r}")
+    before = _order_state(work, order)
+    moving = [(line, LineState(state)) for line, state in rows if state != target]
+    stuck = next((one for one in moving if not _leads_to(one[1], target)), None)
+    if stuck is not None:
+        raise HouseError(
+            HouseCode.LINE_STATE,
+            f"line {stuck[0]} of order {order} is {stuck[1].name.lower()}: it cannot become "
+            f"{target.name.lower()}",
+        )
+    for line, _ in moving:
+        _store_step(work, order, line, target)
+    after = _tell_state(work, order, before)
+    return {
+        "order": order, "station": station, "lines": [line for line, _ in moving],
+        "state": target.name.lower(), "order_state": after.name.lower(),
+    }  # fmt: skip
+
+
+def fire_course(work: Work, seating: int, course: int) -> Result:
+    """Have the kitchen begin a course of a party: what waits for it waits no longer."""
+    table = open_seating_row(work, seating).table
+    rows = work.all(
+        "SELECT DISTINCT l.order_number FROM orders o "
+        "JOIN order_line l ON l.site = o.site AND l.order_number = o.order_number "
+        "LEFT JOIN fired_course f ON f.site = l.site AND f.order_number = l.order_number "
+        "AND f.course = l.course "
+        "WHERE o.site = ? AND o.seating = ? AND l.course = ? AND l.state = ? AND f.lsn IS NULL "
+        "ORDER BY l.order_number",
+        work.site,
+        seating,
+        course,
+        int(LineState.NEW),
+    )
+    orders = [int(row[0]) for row in rows] if course > FIRST_COURSE else []
+    if not orders:
+        raise HouseError(
+            HouseCode.NOTHING_TO_FIRE, f"nothing of seating {seating} waits for course {course} to be fired"
+        )
+    work.transaction.executemany(
+        "INSERT INTO fired_course (site, order_number, course, lsn, author, fired_at) VALUES (?,?,?,?,?,?)",
+        [(work.site, order, course, work.lsn, work.author, work.now_s) for order in orders],
+    )
+    return {"seating": seating, "table": table, "course": course, "orders": orders}
+
+
+def set_station(work: Work, item: int, station: str) -> Result:
+    """Say where an item is made; "" takes it off every station."""
+    _check_item(work, item)
+    if station:
+        work.do(
+            "INSERT INTO item_station (site, item, station) VALUES (?,?,?) "
+            "ON CONFLICT (site, item) DO UPDATE SET station = excluded.station",
+            work.site,
+            item,
+            station,
+        )
+    else:
+        work.do("DELETE FROM item_station WHERE site = ? AND item = ?", work.site, item)
+    return {"item": item, "station": station}
 
 
 def set_course(work: Work, order: int, line: int, course: int) -> Result:
@@ -103,13 +200,7 @@ def void_line(work: Work, order: int, line: int, reason: str) -> Result:
     bill = bills.bill_of_seating(work.transaction, work.site, seating)
     if bill is not None and bill.state is not BillState.OPEN:
         raise HouseError(HouseCode.BILL_STATE, f"bill {bill.bill} is {bill.state}: refund it instead")
-    work.do(
-        "UPDATE order_line SET state = ? WHERE site = ? AND order_number = ? AND line = ?",
-        int(after),
-        work.site,
-        order,
-        line,
-    )
+    _store_step(work, order, line, after)
     work.do(
         "UPDATE orders SET total_minor = total_minor - ?, tax_minor = tax_minor - ? "
         "WHERE site = ? AND order_number = ?",

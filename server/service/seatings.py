@@ -49,7 +49,9 @@ def open_seating_row(work: Work, seating: int) -> SeatingRow:
 
 
 def check_free(work: Work, table: str) -> None:
-    """Raises: HouseError(TABLE_TAKEN)."""
+    """Whether guests may be seated there. Raises: HouseError(TABLE_TAKEN, TABLE_CLOSED)."""
+    if table in work.snapshot.closed_tables:
+        raise HouseError(HouseCode.TABLE_CLOSED, f"table {table} is closed; open it first")
     taken = work.one(
         "SELECT id FROM seating WHERE site = ? AND table_id = ? AND closed_at IS NULL", work.site, table
     )
@@ -69,6 +71,29 @@ def add_table(work: Work, table: str, seats: int) -> Result:
         seats,
     )
     return {"table": table, "seats": seats}
+
+
+def close_table(work: Work, table: str) -> Result:
+    """Take a table out of service: nobody is seated there, and orders from it are TABLE_CLOSED."""
+    check_table(work, table)
+    check_free(work, table)
+    work.do(
+        "INSERT INTO closed_table (site, table_id, reason, closed_at) VALUES (?,?,?,?)",
+        work.site,
+        table,
+        work.reason,
+        work.now_s,
+    )
+    work.recount = True
+    return {"table": table, "open": False}
+
+
+def open_table(work: Work, table: str) -> Result:
+    """Put a table into service again; one that is open stays so."""
+    check_table(work, table)
+    work.do("DELETE FROM closed_table WHERE site = ? AND table_id = ?", work.site, table)
+    work.recount = True
+    return {"table": table, "open": True}
 
 
 def open_seating(work: Work, table: str, covers: int) -> Result:

@@ -31,8 +31,16 @@ class Service:
         """Register a table. {table, seats}"""
         return self._change("table_added", author, lambda work: seatings.add_table(work, table, seats))
 
+    def close_table(self, author: str, table: str, reason: str = "") -> Change:
+        """Take a table out of service. {table, open}. UNKNOWN_TABLE, TABLE_TAKEN, TABLE_CLOSED"""
+        return self._change("table_closed", author, lambda work: seatings.close_table(work, table), reason)
+
+    def open_table(self, author: str, table: str) -> Change:
+        """Put a table into service again. {table, open}. UNKNOWN_TABLE"""
+        return self._change("table_opened", author, lambda work: seatings.open_table(work, table))
+
     def open_seating(self, author: str, table: str, covers: int = 0) -> Change:
-        """Seat a party. {seating, table, covers}. UNKNOWN_TABLE, TABLE_TAKEN, BAD_VALUE"""
+        """Seat a party. {seating, table, covers}. UNKNOWN_TABLE, TABLE_TAKEN, TABLE_CLOSED, BAD_VALUE"""
         return self._change("seating_opened", author, lambda work: seatings.open_seating(work, table, covers))
 
     def transfer(self, author: str, seating: int, to_table: str) -> Change:
@@ -56,6 +64,12 @@ class Service:
         return self._change(
             "booked", author, lambda work: bookings.book(work, name, covers, tables, start_at, end_at)
         )
+
+    def change_booking(self, author: str, booking: int, wish: bookings.Wish) -> Change:
+        """Another time, party or other tables. The booking. BOOKING_STATE, BOOKING_OVERLAP, UNKNOWN_TABLE,
+        BAD_VALUE
+        """
+        return self._change("booking_changed", author, lambda work: bookings.change(work, booking, wish))
 
     def seat_booking(self, author: str, booking: int, table: str | None = None) -> Change:
         """The party is here: {booking, state, seating, table, covers}. BOOKING_STATE, TABLE_TAKEN"""
@@ -81,6 +95,22 @@ class Service:
         return self._change(
             "line_state", author, lambda work: kitchen.set_line_state(work, order, line, state)
         )
+
+    def set_ticket_state(self, author: str, order: int, station: str, state: LineState) -> Change:
+        """Move all of an order's lines at a station. {order, station, lines, state, order_state}.
+        LINE_STATE, UNKNOWN_ORDER
+        """
+        return self._change(
+            "ticket_state", author, lambda work: kitchen.set_ticket_state(work, order, station, state)
+        )
+
+    def fire_course(self, author: str, seating: int, course: int) -> Change:
+        """Have a party's course begun. {seating, table, course, orders}. NOTHING_TO_FIRE, ALREADY_CLOSED"""
+        return self._change("course_fired", author, lambda work: kitchen.fire_course(work, seating, course))
+
+    def set_station(self, author: str, item: int, station: str) -> Change:
+        """Say where an item is made. {item, station}. UNKNOWN_ITEM"""
+        return self._change("station_set", author, lambda work: kitchen.set_station(work, item, station))
 
     def set_course(self, author: str, order: int, line: int, course: int) -> Change:
         """Say with which course a line is served. {order, line, course}. UNKNOWN_ORDER, BAD_VALUE"""

@@ -21,13 +21,18 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import NullPool
 
 from server.errors import ServerError
-from server.storage import guards, schema_access, schema_house, schema_releases
+from server.storage import guards, schema_access, schema_house, schema_kitchen, schema_releases
 from server.storage.location import database_path, remembered
 from server.storage.schema import HEAD_REVISION, SCHEMA_VERSION
 from server.storage.transaction import Transaction
 
 # Their modules complete the metadata.
-_TABLES = (schema_house.event, schema_access.access_token, schema_releases.rollout)
+_TABLES = (
+    schema_house.event,
+    schema_access.access_token,
+    schema_releases.rollout,
+    schema_kitchen.line_step,
+)
 metadata = _TABLES[0].metadata
 __all__ = [
     "Connect", "Database", "OtherSchema", "StorageError", "admin_revision", "bump_admin_revision", "damaged",
@@ -215,6 +220,7 @@ def make_tables(connection: Connection) -> None:
     """Make the tables of the newest schema in an empty database."""
     metadata.create_all(connection)
     guards.install(connection.exec_driver_sql, connection.dialect.name)
+    guards.install_kitchen(connection.exec_driver_sql, connection.dialect.name)
     for statement in (
         f"INSERT INTO meta (name, value) VALUES ('schema_version', '{SCHEMA_VERSION}'), "
         f"('admin_revision', '1')",

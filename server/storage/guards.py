@@ -1,8 +1,8 @@
 """Rules of the database that are more than a constraint, as triggers: for SQLite and for PostgreSQL.
 
 No two live bookings of a table overlap; a payment is added to its bill and a refund taken off again (whose
-CHECKs then judge the sums); payments, refunds and events are never changed or deleted. A broken rule aborts
-the statement with the rule's name in the message.
+CHECKs then judge the sums); payments, refunds, events and the steps of lines are never changed or deleted. A
+broken rule aborts the statement with the rule's name in the message.
 """
 
 from __future__ import annotations
@@ -79,6 +79,15 @@ _POSTGRESQL_FUNCTIONS = ("append_only", "payment_counts", "refund_counts")
 def install(execute: Callable[[str], object], dialect: str) -> None:
     """Make the triggers in a database that has the tables; ``execute`` runs one statement."""
     _each(execute, _SQLITE if dialect == "sqlite" else _POSTGRESQL)
+
+
+def install_kitchen(execute: Callable[[str], object], dialect: str) -> None:
+    """Make the triggers of the tables that came with version 4; those of ``install`` are there."""
+    each, call = ("", "BEGIN SELECT RAISE(ABORT, 'append_only'); END")
+    if dialect == "postgresql":
+        each, call = ("FOR EACH ROW ", "EXECUTE FUNCTION tableside_append_only()")
+    for name, what in (("fixed", "UPDATE"), ("kept", "DELETE")):
+        execute(f"CREATE TRIGGER line_step_{name} BEFORE {what} ON line_step {each}{call}")
 
 
 def remove_functions(execute: Callable[[str], object], dialect: str) -> None:

@@ -23,8 +23,8 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 3
-HEAD_REVISION = "0003"
+SCHEMA_VERSION = 4
+HEAD_REVISION = "0004"
 
 DEVICE_STATES = ("pending", "active", "suspended", "retired")
 
