@@ -61,11 +61,19 @@ def parse(image: bytes, what: str) -> AppImage:
     return AppImage(image[:HEADER_BYTES], tuple(segments))
 
 
-def changed(image: AppImage, old: bytes, new: bytes) -> AppImage:
-    """The image with some bytes of its segments replaced by as many others: another build of the same."""
-    if len(old) != len(new) or not any(old in data for _, data in image.segments):
-        raise BenchError("BAD_IMAGE", f"{old!r} is not in the image, or {new!r} is of another length.")
-    return AppImage(image.header, tuple((at, data.replace(old, new)) for at, data in image.segments))
+def variant(image: AppImage, number: int) -> AppImage:
+    """The image with the last four bytes of its first segment replaced: another build of the same."""
+    address, data = image.segments[0]
+    return AppImage(image.header, ((address, data[:-4] + number.to_bytes(4, "little")), *image.segments[1:]))
+
+
+def synthetic(chip_id: int, segment_bytes: int) -> AppImage:
+    """An image without meaning for benches without a real one: two segments of a repeating pattern."""
+    header = bytearray(HEADER_BYTES)
+    header[0] = IMAGE_MAGIC
+    header[12:14] = chip_id.to_bytes(2, "little")
+    pattern = b"".join(sha256(n.to_bytes(4, "little")).digest() for n in range(segment_bytes // 32 + 1))
+    return AppImage(bytes(header), tuple((at, pattern[:segment_bytes]) for at in (0x3C00_0020, 0x4200_0020)))
 
 
 def excerpt(image: AppImage, segment_bytes: int) -> AppImage:

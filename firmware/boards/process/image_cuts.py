@@ -68,7 +68,6 @@ class Release:
         self.digest = hashlib.sha256(frame).digest()
         self.manifest = parse_manifest(sign1_parse(frame)[1])
         self.version = self.manifest.version
-        self.hash = hashlib.sha256(self.data).digest()
         self.is_bad = name == "bad"
         pieces = [self.data[at : at + SECTOR] for at in range(0, len(self.data), SECTOR)]
         self._pieces = pieces
@@ -127,6 +126,7 @@ class Chip:
     hardware = "process"
     root = "/t"
     image_version = 0
+    is_sick = False  # the bad image gets as far as the application
 
     def __init__(self, image=None):
         size = job["apps_bytes"]
@@ -160,10 +160,10 @@ class Chip:
     def volume(self):
         return self.nor.region(_VFS_AT, _VFS_BYTES)
 
-    def held(self, number, length):
-        # -> SHA-256 of the first bytes of a partition.
+    def holds(self, number, data):
+        # -> whether a partition begins with these bytes.
         at = self.machine.apps[number][1]
-        return hashlib.sha256(memoryview(self.nor.data)[at : at + length]).digest()
+        return memoryview(self.nor.data)[at : at + len(data)] == data
 
     def flash_by_cable(self, release):
         at = _APPS_AT
@@ -176,7 +176,7 @@ class Chip:
 def release_of(chip, number, releases):
     # -> the Release that a partition holds.
     for release in releases:
-        if chip.held(number, len(release.data)) == release.hash:
+        if chip.holds(number, release.data):
             return release
     raise Broken("boots", "what runs is none of the images")
 
@@ -191,10 +191,14 @@ def life(chip, offered, releases):
     vfs.mount(vfs.VfsLfs2(chip.volume(), **_LITTLEFS), "/t")
     try:
         running = release_of(chip, machine.running, releases)
-        if running.is_bad:
+        # An image that does not start needs a bootloader with rollback; where there is none, the bad one
+        # starts and dies before it is confirmed.
+        if running.is_bad and machine.rollback and not chip.is_sick:
             return _CRASH
         if not image_boot.main(chip):
             return _RESTART
+        if running.is_bad:
+            return _CRASH
         asyncio.new_event_loop()  # forget the tasks of the life before
         asyncio.run(session(chip, offered, running))
         return _CONTENT
@@ -223,16 +227,25 @@ async def session(chip, offered, running):
     agent.confirm()
     idle = agent._wake = Idle(asked)
     agent.on_offer(offered.offer)
-    task = asyncio.create_task(agent.run())
+    failure = []
+
+    async def watched():
+        try:
+            await agent.run()
+        except Exception as error:  # noqa: BLE001 - raised again below
+            failure.append(error)
+            asked.set()
+
+    task = asyncio.create_task(watched())
     while not idle.reached:
         await asked.wait()
         asked.clear()
+        if failure:
+            raise failure[0]
         while waiting:
             for frame in offered.answers(waiting.pop(0)):
                 agent.on_chunk(frame)
                 await asyncio.sleep(0)
-        if task.done():
-            await task  # it failed
     task.cancel()
 
 
@@ -291,7 +304,8 @@ def check_end(chip, offered, releases):
     running = release_of(chip, chip.machine.running, releases)
     if offered.is_bad:
         reasons = [told[4] for told in chip.told]
-        if running is offered or states.FELL_BACK not in reasons:
+        wanted = states.FELL_BACK if chip.machine.rollback else states.TRIES_SPENT
+        if running is offered or wanted not in reasons:
             raise Broken("truth", "the fallback was not reported")
     elif running is not offered:
         raise Broken("confirmed", "another image runs than the confirmed one")
@@ -353,14 +367,15 @@ class Campaign:
             follow(Chip(chip.nor.data), self._offered, self._releases)
 
     def run(self, name, plan, deadline):
-        # Every stride-th step from `first` on: a cut before it, and inside it -> whether all were played.
+        # Every stride-th step from `first` on, and every step on records and otadata: a cut before it, and
+        # inside it -> whether all were played.
         flash = bytearray(self._base)
         stride = plan["stride"]
         for number, (offset, new) in enumerate(self.steps):
-            if number % stride == plan["first"]:
+            if number % stride == plan["first"] or (offset < _VFS_AT and plan["first"] == 0):
                 if deadline and time.time() > deadline:
                     return False
-                turn = number // stride
+                turn = self.counts["cuts"]
                 self.counts["cuts"] += 1
                 self.play(flash, f"{name} cut={number}", plan["second"] if turn % 8 == 0 else 0)
                 broken = bytearray(flash)
@@ -406,7 +421,37 @@ def special_cases(base, offered, bad, releases):
             raise Broken("converges", "the image that failed is taken again")
     except Broken as broken:
         failed["an image that does not start"] = str(broken)
+    try:
+        chip = Chip(base)
+        chip.is_sick = True
+        follow(chip, bad, releases)
+    except Broken as broken:
+        failed["an image that starts and does not confirm"] = str(broken)
+    try:
+        chip = weak_chip(base)
+        follow(chip, offered, releases)
+        if states.BAD_BYTES not in [told[4] for told in chip.told]:
+            raise Broken("truth", "an image that reads back otherwise was not noticed")
+    except Broken as broken:
+        failed["a page that does not take"] = str(broken)
     return failed
+
+
+def weak_chip(base):
+    # A chip on which one page of the image's third sector does not take what is programmed, once.
+    chip = Chip(base)
+    nor = chip.nor
+    honest = nor.program
+    target = chip.machine.apps[1 - chip.record().slot][1] + 2 * SECTOR
+
+    def program(offset, buf):
+        if offset == target:
+            nor.program = honest
+            buf = b"\xff" * 256 + bytes(buf[256:])
+        honest(offset, buf)
+
+    nor.program = program
+    return chip
 
 
 def main():

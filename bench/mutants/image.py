@@ -1,0 +1,142 @@
+"""Bugs planted into the update of firmware images: each has to be caught by the campaign of that layer."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.campaign import images
+from bench.errors import BenchError
+from bench.esp32 import appimage
+
+SCHEMA = "tableside.mutants/1"
+_PLAN = images.Plan(stride=10, second=1, stop_at=1)  # a bug that matters shows in many places
+
+
+@dataclass(frozen=True)
+class Bug:
+    """One planted bug: in `file` (below firmware/terminal) the `old` text becomes the `new` one."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+    def source(self) -> str:
+        """The changed file. Raises: BenchError(STALE_MUTANT) when the code it changes is no longer there."""
+        text = (images.FIRMWARE / "terminal" / self.file).read_text()
+        if text.count(self.old) != 1:
+            raise BenchError(
+                "STALE_MUTANT",
+                f"{self.name}: {self.file} has {text.count(self.old)} times {self.old!r}, not once.",
+            )
+        return text.replace(self.old, self.new)
+
+
+BUGS = (
+    Bug(
+        "confirmed on record before the bootloader knows",
+        "ota/image_agent.py",
+        "                images.keep()\n                self._store(states.confirmed(state))",
+        "                self._store(states.confirmed(state))\n                images.keep()",
+    ),
+    Bug(
+        "otadata not read back after confirming",
+        "ota/image.py",
+        "        if not self.is_kept():\n            raise OtaError(states.NOT_SELECTED)",
+        "        return",
+    ),
+    Bug(
+        "reports the release it should run",
+        "ota/image_agent.py",
+        "state.version if images.running == state.slot else state.other_version",
+        "max(state.version, state.other_version)",
+    ),
+    Bug(
+        "fallback not noticed",
+        "ota/image_states.py",
+        "    if running == target:\n        state = states.start_trial",
+        "    if True:\n        state = states.start_trial",
+    ),
+    Bug(
+        "image that fell back not quarantined",
+        "ota/image_states.py",
+        "        return states.rolled_back(state, states.FELL_BACK)",
+        "        return states.rearmed(state)",
+    ),
+    Bug(
+        "older choice of the slot taken for the new one",
+        "ota/image_states.py",
+        "before.sequence > entry.sequence",
+        "False",
+    ),
+    Bug(
+        "what is chosen already chosen again",
+        "ota/image.py",
+        "        if self._selects(slot):\n            return",
+        "        if False:\n            return",
+    ),
+    Bug(
+        "image not read back before it is armed",
+        "ota/image.py",
+        "        return found == manifest.files[0][2]",
+        "        return True or found",
+    ),
+    Bug(
+        "next chunk written where the last one was",
+        "ota/image.py",
+        "        self._dev.writeblocks(index, bytes(data)",
+        "        self._dev.writeblocks(max(0, index - 1), bytes(data)",
+    ),
+    Bug(
+        "image that runs overwritten",
+        "ota/image.py",
+        "        self._dev = images.app(slot)",
+        "        self._dev = images.app(images.running)",
+    ),
+    Bug(
+        "first record names the other partition",
+        "ota/image_states.py",
+        "        return state.but(slot=running), running",
+        "        return state.but(slot=1 - running), running",
+    ),
+)
+
+
+def find(bug: Bug, folder: Path, apps_bytes: int) -> dict[str, Any]:
+    """Plant one bug and play the images in `folder` -> {"name", "caught", "by", "seconds"}.
+
+    Raises: BenchError(STALE_MUTANT).
+    """
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="tableside-mutant-") as name:
+        firmware = Path(name, "firmware")
+        for part in ("terminal", "boards"):
+            leave = shutil.ignore_patterns("__pycache__", "*.c", "*.h")
+            shutil.copytree(images.FIRMWARE / part, firmware / part, ignore=leave)
+        (firmware / "terminal" / bug.file).write_text(bug.source())
+        try:
+            failed = images.finish(images.start(folder, apps_bytes, _PLAN, firmware))["failed"]
+            by = f"{failed[0][0]}: {failed[0][1]}" if failed else ""
+        except BenchError as error:
+            by = error.text
+    seconds = round(time.monotonic() - began, 1)
+    return {"name": bug.name, "caught": bool(by), "by": by[:160], "seconds": seconds}
+
+
+def hunt(image: appimage.AppImage, say: Callable[[str], None]) -> dict[str, Any]:
+    """Plant every bug of this layer -> the table as JSON values. Raises: BenchError."""
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="tableside-image-") as name:
+        apps_bytes = images.write_images(image, Path(name))
+        for bug in BUGS:
+            row = find(bug, Path(name), apps_bytes)
+            rows.append(row)
+            found = "caught  " if row["caught"] else "SURVIVED"
+            say(f"{found} {row['seconds']:6.1f} s  {row['name']:50}  {row['by']}")
+    return {"schema": SCHEMA, "mutants": rows}
