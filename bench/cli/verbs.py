@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from bench.cli import benchmark, campaign, kill, run, shell, show
+from bench.cli import benchmark, campaign, kill, mixed, run, shell, show
 
 
 def add_parser(programs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -22,3 +22,4 @@ def add_parser(programs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     campaign.add_parser(verbs)
     benchmark.add_parser(verbs)
     kill.add_parser(verbs)
+    mixed.add_parser(verbs)
