@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from bench.campaign import world
 from bench.campaign.machine import HUNG, RESET, Life, Machine, events
 from bench.campaign.oracles import Case, Facts, Failure, Judge
 from bench.campaign.record import newest
-from bench.campaign.run import SCHEMA
+from bench.campaign.run import COUNTS, SCHEMA
 from bench.campaign.trace import Trace
 from bench.campaign.world import World
 from bench.errors import BenchError
@@ -136,8 +137,10 @@ class Sampler:
                 facts.confirmed = self._world.releases["new"].version
 
 
-def campaign(seed: int, count: int, budget_s: float | None, say: Callable[[str], None]) -> dict[str, Any]:
-    """Kill the emulator `count` times, or as often as the budget allows -> the result as JSON values.
+def campaign(
+    seed: int, count: int, budget_s: float | None, say: Callable[[str], None]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Kill the emulator `count` times, or as often as the budget allows -> result and details as JSON values.
 
     Raises: BenchError.
     """
@@ -169,21 +172,23 @@ def campaign(seed: int, count: int, budget_s: float | None, say: Callable[[str],
             if states % 20 == 0:
                 say(f"{time.monotonic() - start:6.0f} s  {cuts} kills, {len(failed)} failures")
     seconds = time.monotonic() - start
-    return {
+    counted = Counter(states=states, cuts=cuts, second_cuts=cuts - states)
+    result = {
         "schema": SCHEMA,
-        "board": "qemu",
-        "seed": seed,
-        "states": states,
-        "cuts": cuts,
-        "second_cuts": cuts - states,
+        **{name: counted[name] for name in COUNTS},
         "failures": len(failed),
         "states_per_s": round(states / seconds, 2),
+        "board": "qemu",
+        "seed": seed,
+    }
+    details = {
         "seconds": round(seconds, 1),
         "complete": cuts >= count,
         "failed": [
             {"kills": list(s.kills), "oracles": [f"{f.oracle}: {f.text}" for f in s.failures]} for s in failed
         ],
     }
+    return result, details
 
 
 def _undisturbed(place: World) -> float:

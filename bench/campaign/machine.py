@@ -124,6 +124,11 @@ class Machine:
         with self.flash.open("rb") as file:
             return file.read(FLASH_BYTES)
 
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of computing by its board so far, all lives together (in ticks of the kernel's clock)."""
+        return 0.0 if self._board is None else self._board.cpu_s
+
     def live(self, script: Script, options: Mapping[str, Any] | None = None) -> Life:
         """Start once and wait for the end. Raises: BenchError(BOARD_GONE)."""
         board = self._ready()
@@ -191,6 +196,12 @@ class _Board:
             os.kill(life, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(self._answer())
         return code if ready else HUNG
+
+    @property
+    def cpu_s(self) -> float:
+        """Its own seconds of computing and those of its lives, proc(5)."""
+        fields = Path(f"/proc/{self._child.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
     def close(self) -> None:
         """End it."""

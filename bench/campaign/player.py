@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +32,12 @@ from bench.campaign.world import World
 from bench.errors import BenchError
 
 CONTENTS = (
-    "random", "truncated", "short", "empty", "swapped", "dribble", "endless", "shifted", "oversized",
+    "random", "truncated", "short", "empty", "swapped", "dribble", "slow", "endless", "shifted", "oversized",
     "random-offer", "empty-offer", "cut-offer", "flipped-offer",
 )  # fmt: skip
 _HANG_WATCHDOG_MS = 300
 _RECOVERY_ORDERS = [3]
-_SEED_OF_LIVES = 7
+_SEED_OF_LIVES = 70  # not the golden lives': an op id repeats if boot number and random numbers do
 _MAX_UNPLUGGED_LIVES = 20
 
 Told = list[tuple[int, Mapping[str, Any]]]
@@ -69,6 +70,11 @@ class Player:
 
     def __exit__(self, *trouble: object) -> None:
         self._machine.__exit__(*trouble)
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of computing so far, by this process and by every life of its machine."""
+        return time.process_time() + self._machine.cpu_s
 
     def play(self, line: Line) -> Outcome:
         """Play one line. Raises: BenchError(BAD_LINE) for one that fits no step of this world."""

@@ -24,6 +24,7 @@ from bench.campaign.machine import working_folder
 from bench.campaign.oracles import Failure
 from bench.campaign.plan import Task
 from bench.campaign.player import Outcome, Player
+from bench.campaign.wire import KILL, WireVerdict
 from bench.campaign.world import World
 
 SCHEMA = "tableside.campaign/1"
@@ -44,18 +45,43 @@ class Played:
     is_second: bool
 
 
+@dataclass(frozen=True)
+class Batch:
+    """A first line and its second cuts, with the seconds of computing they took."""
+
+    lines: list[Played]
+    cpu_s: float
+
+
 @dataclass
 class Tally:
-    """What a campaign has seen so far."""
+    """What a campaign has seen so far. `cpu_s`: seconds of computing by all workers and their boards;
+    `hashes`: every flash that was booted.
+    """
 
     seed: int
     board: str
     golden: dict[str, int]
+    cpu_s: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
     failed: list[Played] = field(default_factory=list)
     seconds: float = 0.0
     is_complete: bool = False
-    _seen: set[int] = field(default_factory=set)
+    wire: list[WireVerdict] = field(default_factory=list)
+    hashes: set[int] = field(default_factory=set)
+
+    @property
+    def failures(self) -> list[tuple[str, tuple[Failure, ...]]]:
+        """Every line that failed, with the guarantees it broke."""
+        found = [(str(one.line), one.failures) for one in self.failed]
+        return found + [(str(one.case), one.failures) for one in self.wire if one.failures]
+
+    def add_wire(self, verdict: WireVerdict) -> None:
+        """Count one fault of an update over real MQTT; no flash state of its own."""
+        if verdict.happened or verdict.failures:
+            self.wire.append(verdict)
+            is_kill = verdict.case.kind == KILL
+            self.counts.update(["server_kills"] if is_kill else ["link_cuts", "mqtt_packets_cut"])
 
     def add(self, played: Played) -> None:
         """Count one line; a flash that was there before counts once."""
@@ -64,9 +90,9 @@ class Tally:
             self.failed.append(played)
         kind = played.line.faults[-1].kind
         if kind in lines.FLASH_FAULTS:
-            if played.hash in self._seen:
+            if played.hash in self.hashes:
                 return
-            self._seen.add(played.hash)
+            self.hashes.add(played.hash)
         self.counts["states"] += 1
         self.counts[_COUNTED[kind]] += 1
         if played.line.is_torn:
@@ -75,37 +101,39 @@ class Tally:
             self.counts["second_cuts"] += 1
 
     def to_json(self) -> dict[str, Any]:
-        """The result as documented in docs/campaign.md."""
-        names = (
-            "states",
-            "cuts",
-            "torn",
-            "second_cuts",
-            "link_cuts",
-            "server_kills",
-            "content_faults",
-            "bit_rot",
-        )
+        """The result: the same keys for every kind of board (docs/campaign.md)."""
+        rate = self.counts["states"] / self.seconds if self.seconds else 0.0
         return {
             "schema": SCHEMA,
+            **{name: self.counts[name] for name in COUNTS},
+            "failures": len(self.failures),
+            "states_per_s": round(rate, 1),
             "board": self.board,
             "seed": self.seed,
-            **{name: self.counts[name] for name in names},
-            "plug_pulls": self.counts["plug_pulls"],
-            "out_of_order": self.counts["out_of_order"],
+        }
+
+    def details(self) -> dict[str, Any]:
+        """What else is known."""
+        states = self.counts["states"]
+        return {
+            **{name: self.counts[name] for name in ("plug_pulls", "out_of_order")},
             "boots": self.counts["lives"],
-            "failures": len(self.failed),
-            "states_per_s": round(self.counts["states"] / self.seconds, 1) if self.seconds else 0.0,
             "seconds": round(self.seconds, 1),
+            "cpu_ms_per_state": round(1000 * self.cpu_s / states, 1) if states else 0.0,
             "complete": self.is_complete,
             "golden": self.golden,
+            "messages_cut": self.counts["link_cuts"] - self.counts["mqtt_packets_cut"],
+            "mqtt_packets_cut": self.counts["mqtt_packets_cut"],
             "failed": [
-                {"line": str(one.line), "oracles": [f"{f.oracle}: {f.text}" for f in one.failures]}
-                for one in self.failed
+                {"line": line, "oracles": [f"{f.oracle}: {f.text}" for f in failures]}
+                for line, failures in self.failures
             ],
         }
 
 
+COUNTS = (
+    "states", "cuts", "torn", "second_cuts", "link_cuts", "server_kills", "content_faults", "bit_rot",
+)  # fmt: skip
 _COUNTED = {
     lines.CUT: "cuts",
     lines.LOSE: "out_of_order",
@@ -134,8 +162,9 @@ def campaign(
     tally = Tally(seed, "process", figures)
     start = time.monotonic()
     for batch in _in_order(world, seed, tasks, workers, None if budget_s is None else start + budget_s):
-        for played in batch:
+        for played in batch.lines:
             tally.add(played)
+        tally.cpu_s += batch.cpu_s
         tally.seconds = time.monotonic() - start
         if progress is not None:
             progress(tally)
@@ -148,10 +177,10 @@ def campaign(
 
 def _in_order(
     world: World, seed: int, tasks: Sequence[Task], workers: int, deadline: float | None
-) -> Iterator[list[Played]]:
+) -> Iterator[Batch]:
     folder = working_folder()  # this process cleans up: a worker's end runs nothing
     pool = ProcessPoolExecutor(workers, get_context("fork"), _start_worker, (world, Path(folder.name)))
-    waiting: deque[Future[list[Played]]] = deque()
+    waiting: deque[Future[Batch]] = deque()
     todo = iter(tasks)
     try:
         while True:
@@ -179,14 +208,15 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _play(task: Task, seed: int) -> list[Played]:
+def _play(task: Task, seed: int) -> Batch:
     player = _player[0]
+    before = player.cpu_s
     outcome = player.play(task.line)
     found = [_played(outcome, False)]
     if task.seconds and not outcome.failures:
         for line in plan.second_cuts(outcome, seed, task.seconds):
             found.append(_played(player.play_second(outcome, line), True))
-    return found
+    return Batch(found, player.cpu_s - before)
 
 
 def _played(outcome: Outcome, is_second: bool) -> Played:

@@ -1,7 +1,9 @@
 """What an update costs: erases and programmed bytes, years until the flash is worn, seconds on the wire.
 
 The years hold for the sector that is erased most if littlefs and the rings spread erases evenly over their
-sectors, and for the control record, whose two sectors take sixteen changes each.
+sectors, and for the control record, whose two sectors take sixteen changes each. Bytes on the wire are
+counted on a real update over MQTT (bench/campaign/wire.py) plus TCP/IP; the seconds are those bytes on a link
+that carries nothing else. Flash times are typical ones of data sheets.
 """
 
 from __future__ import annotations
@@ -11,25 +13,33 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench.boards.flashmap import REGIONS, SECTOR_BYTES
+from bench.campaign.trace import PAGE_BYTES
+from bench.campaign.wire import Traffic
 from bench.campaign.world import World
 
 CYCLES = 100_000  # erases a sector of NOR flash is specified for
 UPDATES_PER_YEAR = 52
+ERASE_MS, PROGRAM_MS = 45.0, 0.7  # a sector, a page: typical of serial NOR flash
 _RECORD_CHANGES_PER_SECTOR = 16
 _SERIAL_BITS_PER_BYTE = 10  # start and stop bit
-# Bytes that carry one 1 KiB chunk: chunk frame, MQTT, TCP/IP, and its share of the request and PUBACKs.
-_OVERHEAD_PER_CHUNK = 15 + 24 + 40 + 30
-_OVERHEAD_ONCE = 2 * 1024  # offer, hash list, state reports
-LINKS = {"serial_115200": 115_200 / _SERIAL_BITS_PER_BYTE, "mbit_1": 1e6 / 8, "wifi_10_mbit": 10e6 / 8}
+_TCP_IP_BYTES = 2 * 40  # headers of the segment that carries a packet, and of the one that acknowledges it
+LINKS = {
+    "115,200 baud": 115_200 / _SERIAL_BITS_PER_BYTE,
+    "1 Mbit/s": 1e6 / 8,
+    "Wi-Fi, 10 Mbit/s": 10e6 / 8,
+}
 
 
 @dataclass(frozen=True)
 class Wear:
-    """Figures of one golden update. `years`: until the first sector passes CYCLES erases."""
+    """Figures of one update. `years`: until the first sector passes CYCLES erases; `seconds` by link."""
 
     erases: int
     program_bytes: int
+    flash_ms: float
     bundle_bytes: int
+    mqtt_packets: int
+    mqtt_bytes: int
     wire_bytes: int
     control_changes: int
     vfs_erases: int
@@ -42,22 +52,25 @@ class Wear:
         return asdict(self)
 
 
-def figures(world: World) -> Wear:
-    """Count one undisturbed update."""
+def figures(world: World, traffic: Traffic) -> Wear:
+    """Count one undisturbed update: its flash steps, and its traffic on a real link."""
     trace = world.goldens["new"].trace
     control, vfs = REGIONS["control"], REGIONS["vfs"]
-    changes = sum(control.start <= step.offset < control.start + control.size for step in trace.steps)
-    erased = [s.offset for s in trace.steps if s.is_erase and s.offset % SECTOR_BYTES == 0]
-    in_vfs = sum(vfs.start <= offset < vfs.start + vfs.size for offset in erased)
+    programs = [step for step in trace.steps if not step.is_erase]
+    changes = sum(step.lies_in(control) for step in programs)
+    erased = [s for s in trace.steps if s.is_erase and s.offset % SECTOR_BYTES == 0]
+    in_vfs = sum(step.lies_in(vfs) for step in erased)
     sectors = vfs.size // SECTOR_BYTES
     per_update = max(in_vfs / sectors, changes / (2 * _RECORD_CHANGES_PER_SECTOR))
-    size = world.releases["new"].size
-    chunks = -(-size // 1024)
-    wire = size + chunks * _OVERHEAD_PER_CHUNK + _OVERHEAD_ONCE
+    pages = sum(-(-len(step.data) // PAGE_BYTES) for step in programs)
+    wire = traffic.mqtt_bytes + traffic.packets * _TCP_IP_BYTES
     return Wear(
         erases=trace.erases,
         program_bytes=trace.program_bytes,
-        bundle_bytes=size,
+        flash_ms=round(trace.erases * ERASE_MS + pages * PROGRAM_MS),
+        bundle_bytes=world.releases["new"].size,
+        mqtt_packets=traffic.packets,
+        mqtt_bytes=traffic.mqtt_bytes,
         wire_bytes=wire,
         control_changes=changes,
         vfs_erases=in_vfs,
@@ -67,13 +80,15 @@ def figures(world: World) -> Wear:
     )
 
 
-def in_words(wear: Mapping[str, Any]) -> list[str]:
-    """Those figures as sentences."""
-    seconds = wear["seconds"]
-    return [
-        f"one update of {wear['bundle_bytes']} bytes: {wear['erases']} erases, {wear['program_bytes']} bytes "
-        f"programmed; {wear['years']:,.0f} years at {wear['updates_per_year']} updates a year and "
-        f"{CYCLES:,} cycles, if erases are spread evenly",
-        f"on the wire: {wear['wire_bytes']} bytes, {seconds['serial_115200']} s at 115,200 baud, "
-        f"{seconds['mbit_1']} s at 1 Mbit/s, {seconds['wifi_10_mbit']} s at 10 Mbit/s of Wi-Fi",
-    ]
+def in_words(wear: Wear) -> list[str]:
+    """Those figures as a table."""
+    rows = [
+        ("bundle", f"{wear.bundle_bytes} bytes"),
+        ("flash", f"{wear.erases} sector erases, {wear.program_bytes} bytes programmed, "
+                  f"about {wear.flash_ms / 1000:.1f} s of a real chip's time"),
+        ("wear", f"{wear.years:,.0f} years at {wear.updates_per_year} updates a year and {CYCLES:,} cycles, "
+                 f"if erases are spread evenly"),
+        ("MQTT", f"{wear.mqtt_packets} packets, {wear.mqtt_bytes} bytes; {wear.wire_bytes} with TCP/IP"),
+    ]  # fmt: skip
+    rows += [(name, f"{seconds:.2f} s of transfer") for name, seconds in wear.seconds.items()]
+    return ["one update, restart and two orders included:"] + [f"  {name:18}{text}" for name, text in rows]

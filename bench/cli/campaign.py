@@ -6,12 +6,14 @@ import argparse
 import json
 import random
 import sys
-from collections.abc import Mapping
+import tempfile
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bench import images
-from bench.campaign import lines, plan, run, wear, world
+from bench.campaign import lines, plan, run, wear, wire, world
 from bench.campaign.player import Player
 from bench.campaign.run import Tally
 from bench.cli.times import duration
@@ -21,12 +23,18 @@ from bench.mutants import ota
 EXAMPLES = """examples:
   tableside bench campaign                           every state, on two cores
   tableside bench campaign --budget 3m --seed 7      as far as three minutes go
+  tableside bench campaign --only wire               link cuts and server kills over real MQTT alone
   tableside bench campaign --replay "new cut=137:keep=9 cut=12"
+  tableside bench campaign --replay "wire link=12:after"
   tableside bench campaign --export "new cut=137" broken.img
   tableside bench campaign --board qemu --kills 200  power cuts on the emulated board
   tableside bench campaign --mutants --json mutants.json
+  tableside bench campaign --wear                    what one update costs in flash and on the wire
 exit codes: 0 nothing failed (or every planted bug was caught), 1 something did, 2 usage, set-up or error"""
 SECONDS_PER_STATE = 6
+_FLASH_SHARE = 0.6  # of a budget; the rest is for faults over real MQTT
+_SAY_EVERY_S = 10.0
+Say = Callable[[str], None]
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -46,10 +54,15 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--second", metavar="N", type=int, default=SECONDS_PER_STATE, help="second cuts for every first one"
     )
     parser.add_argument("--kills", metavar="N", type=int, default=200, help="qemu: power cuts (default: 200)")
+    parser.add_argument("--only", choices=["flash", "wire"], help="leave the other half out")
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON (- for stdout)")
+    parser.add_argument(
+        "--details", metavar="FILE", help="write what else is known: lines that failed, computing time, boots"
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--mutants", action="store_true", help="plant bugs and see that each is caught")
     what.add_argument("--replay", metavar="LINE", help="play one state and show what the terminal said")
+    what.add_argument("--wear", action="store_true", help="print what one update costs")
     what.add_argument("--export", metavar=("LINE", "FILE"), nargs=2, help="write a state's flash image")
     parser.set_defaults(run=run_campaign)
 
@@ -61,25 +74,14 @@ def run_campaign(arguments: argparse.Namespace) -> int:
         return _mutants(arguments, seed)
     if arguments.board == "qemu":
         return _on_qemu(arguments, seed)
+    if arguments.replay is not None and arguments.replay.startswith("wire "):
+        return _replay_wire(wire.parse(arguments.replay))
     wanted = arguments.replay or (arguments.export[0] if arguments.export else None)
     line = lines.parse(wanted) if wanted is not None else None
     place = world.build(_image(), world.SEED)
     if line is not None:
         return _export(place, line, arguments.export[1]) if arguments.export else _replay(place, line)
-    say = _say(arguments)
-    tasks = plan.tasks(place, seed, arguments.second)
-    golden = place.goldens["new"].trace
-    say(
-        f"seed {seed}; one update is {len(golden.steps)} flash steps, {golden.erases} erases; "
-        f"{len(tasks)} first states"
-    )
-    tally = run.campaign(place, seed, tasks, arguments.workers, arguments.budget, _progress(arguments))
-    result = tally.to_json() | {"wear": wear.figures(place).to_json()}
-    say("")
-    for text in summary(result):
-        say(text)
-    _write(arguments.json, result)
-    return 1 if tally.failed else 0
+    return _wear(arguments, place) if arguments.wear else _play(arguments, place, seed)
 
 
 def _image() -> Path:
@@ -89,23 +91,84 @@ def _image() -> Path:
         raise BenchError(error.code.upper().replace("-", "_"), str(error)) from error
 
 
-def summary(result: Mapping[str, Any]) -> list[str]:
+def _play(arguments: argparse.Namespace, place: world.World, seed: int) -> int:
+    """The campaign: flash states first, then faults of real links and a real server."""
+    say = _say(arguments)
+    start = time.monotonic()
+    tasks = plan.tasks(place, seed, arguments.second) if arguments.only != "wire" else []
+    golden = place.goldens["new"].trace
+    say(
+        f"seed {seed}; one update is {len(golden.steps)} flash steps, {golden.erases} erases; "
+        f"{len(tasks)} first states"
+    )
+    share = arguments.budget
+    if share is not None and arguments.only is None:
+        share *= _FLASH_SHARE
+    tally = run.campaign(place, seed, tasks, arguments.workers, share, _progress(arguments))
+    if arguments.only != "flash":
+        deadline = None if arguments.budget is None else start + arguments.budget
+        with tempfile.TemporaryDirectory(prefix="tableside-wire-") as folder:
+            _play_wire(tally, Path(folder), seed, deadline, say)
+    say("")
+    for text in summary(tally):
+        say(text)
+    _write(arguments.json, tally.to_json())
+    _write(arguments.details, tally.details())
+    return 1 if tally.failures else 0
+
+
+def _play_wire(tally: Tally, folder: Path, seed: int, deadline: float | None, say: Say) -> None:
+    shown = time.monotonic()
+    for verdict in wire.play(folder, seed, deadline, say):
+        tally.add_wire(verdict)
+        if verdict.failures:
+            say(f"failed: {verdict.case}")
+        if time.monotonic() - shown >= _SAY_EVERY_S:
+            shown = time.monotonic()
+            say(
+                f"{tally.counts['mqtt_packets_cut']} packets cut, {tally.counts['server_kills']} server kills"
+            )
+
+
+def summary(tally: Tally) -> list[str]:
     """A result in words."""
+    result = tally.to_json() | tally.details()
     found = [
         f"{result['states']} states: {result['cuts']} cuts ({result['torn']} torn, "
         f"{result['second_cuts']} second cuts), {result['out_of_order']} out of order, "
         f"{result['bit_rot']} with a rotten bit,",
-        f"{result['link_cuts']} link faults, {result['content_faults']} content faults, "
-        f"{result['plug_pulls']} plug pulls; {result['boots']} boots, {result['states_per_s']} states/s, "
+        f"{result['messages_cut']} cut or doubled messages, {result['content_faults']} content faults, "
+        f"{result['plug_pulls']} plug pulls; {result['boots']} boots, {result['states_per_s']} states/s "
+        f"({result['cpu_ms_per_state']} ms of computing each)",
+        f"over real MQTT: {result['mqtt_packets_cut']} packets cut, {result['server_kills']} server kills",
         f"{result['failures']} failures",
     ]
     for one in result["failed"][:10]:
         found.append(f"failed: {one['line']}")
         found += [f"    {text}" for text in one["oracles"][:4]]
-    found += wear.in_words(result["wear"])
     if not result["complete"]:
-        found.append("the budget ended before the list did")
+        found.append("the budget ended before the list of states did")
     return found
+
+
+def _wear(arguments: argparse.Namespace, place: world.World) -> int:
+    with tempfile.TemporaryDirectory(prefix="tableside-wire-") as folder:
+        found = wear.figures(place, wire.measure(Path(folder)))
+    for text in wear.in_words(found):
+        _say(arguments)(text)
+    _write(arguments.json, found.to_json())
+    return 0
+
+
+def _replay_wire(case: wire.WireCase) -> int:
+    with tempfile.TemporaryDirectory(prefix="tableside-wire-") as folder:
+        verdict = wire.replay(Path(folder), case)
+    for failure in verdict.failures:
+        print(f"{failure.oracle}: {failure.text}")
+    if not verdict.happened:
+        print("the update was over before that packet or commit came")
+    print(f"{case}: {len(verdict.failures)} failures")
+    return 1 if verdict.failures else 0
 
 
 def _replay(place: world.World, line: lines.Line) -> int:
@@ -143,16 +206,14 @@ def _on_qemu(arguments: argparse.Namespace, seed: int) -> int:
     from bench.campaign import kills  # needs the whole rig
 
     say = _say(arguments)
-    result = kills.campaign(seed, arguments.kills, arguments.budget, say)
-    say(
-        f"{result['cuts']} power cuts on the QEMU board, {result['failures']} failures, "
-        f"{result['states_per_s']} states/s"
-    )
+    result, details = kills.campaign(seed, arguments.kills, arguments.budget, say)
+    say(f"{result['cuts']} power cuts on the QEMU board, {result['failures']} failures")
     _write(arguments.json, result)
+    _write(arguments.details, details)
     return 1 if result["failures"] else 0
 
 
-def _say(arguments: argparse.Namespace) -> Any:
+def _say(arguments: argparse.Namespace) -> Say:
     stream = sys.stderr if arguments.json == "-" else sys.stdout
 
     def say(text: str) -> None:

@@ -47,6 +47,14 @@ class Capture:
     publish: Publish
 
 
+@dataclass(frozen=True)
+class FatalPacket:
+    """The packet that ends its connection: the n-th, either way, counted from when it was chosen."""
+
+    number: int
+    arrives: bool
+
+
 class Tap:
     """What of a direction and topic passes from the moment the tap is set."""
 
@@ -86,6 +94,7 @@ class _Session:
         self.client = "?"
         self.writers = {DOWN: to_client, UP: to_server}
         self.own_ids: dict[Direction, set[int]] = {UP: set(), DOWN: set()}
+        self._ended = False
 
     async def pump(self, direction: Direction, reader: asyncio.StreamReader) -> None:
         """Carry one direction until either side ends."""
@@ -93,8 +102,22 @@ class _Session:
         while data := await reader.read(65536):
             for packet in splitter.feed(data):
                 await self.link.thawed.wait()
-                self._carry(direction, packet)
+                self._pass(direction, packet)
             await self.writers[direction].drain()
+
+    def _pass(self, direction: Direction, packet: Packet) -> None:
+        if self._ended:
+            return
+        fatal = self.link.count_packet(packet)
+        if fatal is not None and not fatal.arrives:
+            self._ended = True
+            self.abort()
+            return
+        self._carry(direction, packet)
+        if fatal is not None:
+            self._ended = True
+            for writer in self.writers.values():
+                writer.close()  # what was written still arrives
 
     def _carry(self, direction: Direction, packet: Packet) -> None:
         if packet.kind == CONNECT and direction is UP:
@@ -157,6 +180,9 @@ class Link:
         self._changed = threading.Condition()
         self._packet_id = _LAST_PACKET_ID
         self._refusing = False
+        self._packets = 0
+        self._packet_bytes = 0
+        self._fatal: FatalPacket | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="hostile-link", daemon=True)
         self._server: asyncio.Server | None = None
@@ -256,6 +282,16 @@ class Link:
                 return rule.action.apply(publish)
         return None
 
+    def count_packet(self, packet: Packet) -> FatalPacket | None:
+        """One more packet wants to pass; it is the fatal one if that is returned."""
+        self._packets += 1
+        self._packet_bytes += len(packet.raw)
+        fatal = self._fatal
+        if fatal is None or fatal.number != self._packets:
+            return None
+        self._fatal = None
+        return fatal
+
     def next_packet_id(self) -> int:
         """A packet identifier of the link's own."""
         self._packet_id = self._packet_id - 1 if self._packet_id > 1 else _LAST_PACKET_ID
@@ -313,6 +349,29 @@ class Link:
                 session.abort()
 
         self._run(abort)
+
+    def cut_at(self, fatal: FatalPacket | None) -> None:
+        """Begin to count MQTT packets, and end the connection at this one."""
+
+        def choose() -> None:
+            self._packets, self._packet_bytes, self._fatal = 0, 0, fatal
+
+        self._run(choose)
+
+    @property
+    def packets(self) -> int:
+        """MQTT packets since `cut_at`, in both directions."""
+        return self._packets
+
+    @property
+    def packet_bytes(self) -> int:
+        """Their bytes, without TCP/IP."""
+        return self._packet_bytes
+
+    @property
+    def is_cut_due(self) -> bool:
+        """Whether the packet chosen by `cut_at` has not come yet."""
+        return self._fatal is not None
 
     def refuse(self) -> None:
         """Reset every connection and every attempt until `clear`."""

@@ -21,6 +21,10 @@ from bench.errors import BenchError
 from bench.mutants import ota
 
 POWER_CUT = 120
+KEYS = [
+    "schema", "states", "cuts", "torn", "second_cuts", "link_cuts", "server_kills", "content_faults",
+    "bit_rot", "failures", "states_per_s", "board", "seed",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +127,7 @@ def test_a_sample_of_every_kind_of_fault_is_survived(place: World, tasks: list[p
         kinds.setdefault(f"{task.line.golden} {task.line.faults[-1].kind} {task.line.is_torn}", task)
     played = tally(place, list(kinds.values()), 2)
     assert [(str(one.line), one.failures) for one in played.failed] == []
-    result = played.to_json()
+    result = played.to_json() | played.details()
     for name in ("cuts", "torn", "second_cuts", "link_cuts", "content_faults", "bit_rot", "plug_pulls"):
         assert result[name] > 0, name
 
@@ -136,10 +140,11 @@ def test_every_offer_that_must_be_refused_is(place: World) -> None:
 
 def test_the_number_of_workers_changes_nothing(place: World, tasks: list[plan.Task]) -> None:
     few = [task for task in tasks if task.seconds == 1][:4]
-    alone, together = (tally(place, few, workers).to_json() for workers in (1, 2))
-    for result in (alone, together):
-        del result["seconds"], result["states_per_s"]
-    assert alone == together
+    alone, together = (tally(place, few, workers) for workers in (1, 2))
+    for one in (alone, together):
+        one.seconds = one.cpu_s = 0.0
+    assert alone.to_json() | alone.details() == together.to_json() | together.details()
+    assert alone.hashes == together.hashes
 
 
 def test_the_same_seed_plans_the_same_campaign(place: World, tasks: list[plan.Task]) -> None:
@@ -192,11 +197,13 @@ def test_bad_lines_end_in_a_sentence_and_status_2(capsys: pytest.CaptureFixture[
     assert "no line of the campaign" in capsys.readouterr().err
 
 
-def test_a_budget_ends_a_campaign_and_the_json_says_so(tmp_path: Path) -> None:
-    file = tmp_path / "campaign.json"
-    assert main(["bench", "campaign", "--budget", "2s", "--seed", "1", "--json", str(file)]) == 0
-    result = json.loads(file.read_text())
-    assert result["schema"] == "tableside.campaign/1"
-    assert result["states"] > 0
-    assert result["failures"] == 0
-    assert result["complete"] is False
+def test_a_budget_ends_a_campaign_and_the_json_has_just_these_keys(tmp_path: Path) -> None:
+    result, details = tmp_path / "campaign.json", tmp_path / "details.json"
+    files = ["--json", str(result), "--details", str(details)]
+    assert main(["bench", "campaign", "--only", "flash", "--budget", "2s", "--seed", "1", *files]) == 0
+    found = json.loads(result.read_text())
+    assert list(found) == KEYS
+    assert (found["schema"], found["board"], found["seed"]) == ("tableside.campaign/1", "process", 1)
+    assert found["states"] > 0
+    assert found["failures"] == 0
+    assert json.loads(details.read_text())["complete"] is False

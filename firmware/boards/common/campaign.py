@@ -24,7 +24,9 @@ from terminal.wire.rsa import PublicKey
 _ERASE_STEPS = 16
 _QUIET_S = 60  # virtual; longer than the agent waits for a download that stalls
 _LINK_DOWN_S = 5
-_ENDLESS = 8
+_ENDLESS = 300
+_ENDLESS_EVERY_MS = 50
+_POURED = ("endless", "dribble", "slow")
 _NEARLY_FULL_BYTES = 40  # too few for an order
 _LONG_OP_BYTES = 900
 _SHORT_BYTES = 48  # what an op's record and the note of its answer take beside the op, and a little more
@@ -192,6 +194,7 @@ class Peer:
             self._bundles[name] = Bundle(spans)
         self._queue = []
         self._moved = asyncio.Event()
+        self._pouring = False
         self.messages = 0
         self._seed = script.get("seed", 1)
 
@@ -281,6 +284,10 @@ class Peer:
                 for index in range(first, first + count):
                     if what == 0 and index * 32 < bundle.chunks:
                         self._send_chunk(ref, 0, index, bundle.hashes(index))
+                    elif what == 1 and index < bundle.chunks and self._script.get("content") in _POURED:
+                        if not self._pouring:
+                            self._pouring = True
+                            asyncio.create_task(self._pour(bundle, index))
                     elif what == 1 and index < bundle.chunks:
                         for answer in self._spoil(bundle, index):
                             self._send_chunk(ref, 1, *answer)
@@ -319,15 +326,28 @@ class Peer:
             data = b""
         elif content == "swapped" and index >= bundle.chunks // 2:
             data = self._bundles["other"].chunk(index)
-        elif content == "dribble":
-            return [(index, data[n : n + 1]) for n in range(8)]
-        elif content == "endless":
-            return [(index + n, self._random(bundle.size)) for n in range(_ENDLESS)]
         elif content == "shifted":
             return [(index + 1, data)]
         elif content == "oversized":
             data = data + data
         return [(index, data)]
+
+    async def _pour(self, bundle, index):
+        # Answers that take their time, or know no end.
+        content = self._script["content"]
+        data = bundle.chunk(index)
+        if content == "endless":
+            for n in range(_ENDLESS):
+                self._send_chunk(bundle.ref, 1, index + n, self._random(bundle.size))
+                await asyncio.sleep_ms(_ENDLESS_EVERY_MS)
+        elif content == "dribble":  # a byte a second, each in a frame of its own
+            for n in range(len(data)):
+                self._send_chunk(bundle.ref, 1, index, data[n : n + 1])
+                await asyncio.sleep(1)
+        else:  # slow: the chunk is whole when its bytes have come, one a second
+            await asyncio.sleep(len(data))
+            self._send_chunk(bundle.ref, 1, index, data)
+        self._pouring = content == "endless"  # once is enough
 
     def _random(self, length):
         found = bytearray(length)
