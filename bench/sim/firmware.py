@@ -22,6 +22,8 @@ from bench.sim.keys import loaded_pem, parse_pem
 from bench.sim.network import Network, Socket
 from server.devices import keyfiles
 
+# Modules of the firmware that sweep their heap by themselves.
+COLLECTING = ("terminal.app", "terminal.control", "terminal.heap", "terminal.requests", "terminal.sender")
 _SOURCE = str(ROOT / "firmware")
 
 
@@ -62,7 +64,6 @@ def installed(network: Network) -> Iterator[None]:
         stack.enter_context(replaced(provision, "load_pem_private_key", loaded_pem))
         private = module("terminal.wire.rsa").PrivateKey
         stack.enter_context(replaced(private, "power_steps", _direct_power))
-        app = module("terminal.app")
-        if hasattr(app, "gc"):
-            stack.enter_context(replaced(app, "gc", quiet_gc))
+        for name in COLLECTING:
+            stack.enter_context(replaced(module(name), "gc", quiet_gc))
         yield

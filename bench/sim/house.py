@@ -77,6 +77,7 @@ class Guests:
         self._every_s = every_s
         self._random = world.random.fork(f"guests-{terminal.number}")
         self._ordered: list[bytes] = []
+        self._sealed: object = None  # the claim that was last tried to seal
 
     async def run(self) -> None:
         """Order until cancelled."""
@@ -96,7 +97,9 @@ class Guests:
         menu = world.menus.get(info.version) if info is not None else None
         if menu is None:
             return
-        if app.tally.claim is not None and self._random.chance(0.25):
+        claim = app.tally.claim
+        if claim is not None and self._random.chance(0.05 if claim == self._sealed else 0.5):
+            self._sealed = claim
             terminal.machine.run(self._pay(app))
             return
         kind = self._random.draw.choices(("order", "change", "cancel", "call", "bill"), (82, 8, 4, 3, 3))[0]
