@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -42,6 +42,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     kinds = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
     _add_orders(kinds)
+    _add_endurance(kinds)
 
 
 def _leaf(
@@ -51,6 +52,8 @@ def _leaf(
         name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=f"example: {example}"
     )
     parser.add_argument("--json", metavar="FILE", help="also write the result as JSON; - for standard output")
+    parser.add_argument("--terminals", type=int, choices=range(1, 501), default=16, metavar="N",
+                        help="terminals that order, each at its own table (default: 16)")  # fmt: skip
     return parser
 
 
@@ -66,6 +69,38 @@ def _add_orders(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--without", action="append", choices=("postgres", "mosquitto"), default=[],
                         help="leave these out; may be given twice")  # fmt: skip
     parser.set_defaults(run=run_orders)
+
+
+def _add_endurance(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    soak = _leaf(kinds, "soak", "the server's memory over a long run at a steady rate",
+                 "tableside bench benchmark soak --budget 10m")  # fmt: skip
+    soak.add_argument("--budget", type=_seconds, default=600.0, metavar="T", help="how long (default: 10m)")
+    soak.add_argument(
+        "--rate", type=float, default=200.0, metavar="R", help="orders per second (default: 200)"
+    )
+    soak.set_defaults(run=run_soak)
+    growth = _leaf(kinds, "growth", "the cost of an order with ever more stored orders",
+                   "tableside bench benchmark growth --sizes 10000,100000,1000000")  # fmt: skip
+    growth.add_argument("--sizes", type=_sizes, default=(10_000, 100_000, 1_000_000), metavar="N,N,...",
+                        help="stored orders to measure at (default: 10000,100000,1000000)")  # fmt: skip
+    growth.add_argument("--seconds", type=_seconds, default=5.0, metavar="S",
+                        help="length of each measurement (default: 5)")  # fmt: skip
+    growth.set_defaults(run=run_growth)
+    size = _leaf(kinds, "size", "database bytes that real orders take",
+                 "tableside bench benchmark size --orders 20000")  # fmt: skip
+    size.add_argument("--orders", type=int, default=20_000, metavar="N",
+                      help="at least so many orders (default: 20000)")  # fmt: skip
+    size.set_defaults(run=run_size)
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if len(found) < 2 or not all(1 <= one <= 10_000_000 for one in found):
+        raise argparse.ArgumentTypeError(f"{text!r} is not two or more numbers of orders like 10000,100000")
+    return found
 
 
 def _seconds(text: str) -> float:
@@ -86,11 +121,47 @@ def run_orders(arguments: argparse.Namespace) -> int:
     plan = orders.OrdersPlan(
         seconds=arguments.seconds,
         rounds=arguments.rounds,
+        devices=arguments.terminals,
         postgres="postgres" not in arguments.without,
         mosquitto="mosquitto" not in arguments.without,
     )
     found, gates = _measured(lambda: orders.measure(plan, _progress(arguments)))
     return finish(arguments, Report("orders", gates, orders.as_json(found)))
+
+
+def run_soak(arguments: argparse.Namespace) -> int:
+    """`benchmark soak`."""
+    from bench.benchmarks import endurance
+
+    if not 0 < arguments.rate <= 10_000:
+        raise BenchError("USAGE", f"--rate {arguments.rate:g} is not between 0 and 10000 orders per second.")
+    say = _progress(arguments)
+    found, figures = _measured(
+        lambda: endurance.soak(arguments.budget, arguments.rate, arguments.terminals, say)
+    )
+    return finish(arguments, Report("soak", figures, found))
+
+
+def run_growth(arguments: argparse.Namespace) -> int:
+    """`benchmark growth`."""
+    from bench.benchmarks import endurance
+
+    say = _progress(arguments)
+    found, figures = _measured(
+        lambda: endurance.growth(arguments.sizes, arguments.seconds, arguments.terminals, say)
+    )
+    return finish(arguments, Report("growth", figures, [asdict(one) for one in found]))
+
+
+def run_size(arguments: argparse.Namespace) -> int:
+    """`benchmark size`."""
+    from bench.benchmarks import endurance
+
+    if not 1 <= arguments.orders <= 10_000_000:
+        raise BenchError("USAGE", f"--orders {arguments.orders} is not between 1 and 10000000.")
+    say = _progress(arguments)
+    found, figures = _measured(lambda: endurance.size(arguments.orders, arguments.terminals, say))
+    return finish(arguments, Report("size", figures, found))
 
 
 def _progress(arguments: argparse.Namespace) -> Callable[[str], None]:
