@@ -90,6 +90,25 @@ def restore(args: argparse.Namespace) -> int:
     return _tell(args, "restored into", args.state, restore_backup(args.file, args.state))
 
 
+def after_restore(args: argparse.Namespace) -> int:
+    """`after-restore`: what `restore` does to a file, for a database that PostgreSQL restored."""
+    url = parse_database(args.database) or remembered(args.state)
+    if url is None:
+        raise ConfigError(f"{args.state} has a file for a database; `restore` makes one from a backup")
+    lock = StateLock(args.state)
+    lock.acquire()
+    try:
+        with closing(open_database(args.state, url=url)) as database:
+            with closing(database.driver_connection()) as connection:
+                connection.begin()
+                leap(connection)
+                connection.commit()
+            print(f"{database.name}: numbers go on above those of the backup, every session is dropped")
+    finally:
+        lock.release()
+    return 0
+
+
 def _tell(args: argparse.Namespace, what: str, where: Path, facts: BackupFacts) -> int:
     if args.json:
         print(json.dumps({"path": str(where), **asdict(facts)}))

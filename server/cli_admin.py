@@ -174,6 +174,13 @@ def _add_backup(commands: Any) -> None:
                     "tableside server restore monday.backup --state restored", listing=True,
                     module="access_commands")  # fmt: skip
     restore.add_argument("file", type=Path, help="the backup")
+    after = _leaf(commands, "after-restore", "after_restore",
+                  "once after pg_restore, before a server starts: let LSNs, order numbers and beacons go on "
+                  "above what was said since the dump, and drop every session",
+                  "tableside server after-restore --state restored --database @restored.url",
+                  module="access_commands")  # fmt: skip
+    after.add_argument("--database", metavar="URL", help="the restored database, or @FILE that holds its URL "
+                                                         "(default: what the state folder remembers)")  # fmt: skip
 
 
 def _add_evidence(commands: Any) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from server.config import KEYS_NAME, ConfigError
 from server.storage.database import StorageError, damaged
 from server.storage.location import DATABASE_NAME, database_path, remembered
+from server.storage.transaction import Transaction
 
 LSN_LEAP = 1_000_000
 NUMBER_LEAP = 10_000
@@ -49,7 +50,8 @@ def make_backup(state: Path, target: Path) -> BackupFacts:
     if remembered(state) is not None:
         raise ConfigError(
             f"the database of {state} is PostgreSQL, which backs itself up: run `pg_dump --format=custom "
-            f"--file FILE URL` (the server may run) and keep a copy of {state / KEYS_NAME} with it"
+            f"--file FILE URL` (the server may run), keep a copy of {state / KEYS_NAME} with it, and after a "
+            f"pg_restore run `tableside server after-restore` once"
         )
     if not source.exists():
         raise StorageError(f"there is no database {source} to back up")
@@ -150,6 +152,12 @@ def _facts(connection: sqlite3.Connection, path: Path) -> BackupFacts:
 def _go_on_above(copy: sqlite3.Connection) -> None:
     copy.execute("BEGIN")
     copy.execute("DROP TABLE backup_file")
+    leap(copy)
+    copy.execute("COMMIT")
+
+
+def leap(copy: Transaction) -> None:
+    """Let everything numbered go on above what may have been said since the backup, inside a transaction."""
     copy.execute("UPDATE site SET lsn = lsn + ?, order_number = order_number + ?", (LSN_LEAP, NUMBER_LEAP))
     copy.execute("DELETE FROM session")
     copy.execute("UPDATE device SET accept = NULL")
@@ -158,7 +166,6 @@ def _go_on_above(copy: sqlite3.Connection) -> None:
         "ORDER BY epoch DESC, counter DESC LIMIT 1)"
     )
     copy.execute("UPDATE beacon SET counter = counter + ?, time = 0", (BEACON_LEAP,))
-    copy.execute("COMMIT")
 
 
 @contextmanager
