@@ -1,4 +1,4 @@
-"""What ``tableside server tokens ...``, ``backup`` and ``restore`` do."""
+"""What ``tableside server tokens ...``, ``backup``, ``restore`` and ``after-restore`` do."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from server.config import ConfigError, check_name
+from server.config import ConfigError, check_name, parse_database
 from server.storage import admin
-from server.storage.backup import BackupFacts, make_backup, restore_backup
+from server.storage.backup import BackupFacts, leap, make_backup, restore_backup
 from server.storage.database import open_database
+from server.storage.location import remembered
+from server.storage.lock import StateLock
 from server.storage.tokens import TokenRow, add_token, revoke_token, tokens
 from server.web.access import TOKEN_BYTES, hash_of, new_token
 

@@ -18,6 +18,7 @@ from server.devices.records import DeviceState
 from server.storage import admin
 from server.storage.database import Database, StorageError, database_path, open_database
 from server.storage.ledger import Ledger
+from server.storage.location import remembered
 from server.storage.lock import StateLock
 from server.storage.schema import SCHEMA_VERSION
 from server.transport.auth import hash_password
@@ -86,7 +87,7 @@ def devices_password(args: argparse.Namespace) -> int:
 
 def migrate(args: argparse.Namespace) -> int:
     """`migrate`: like the start of a server, without serving."""
-    if not database_path(args.state).exists():
+    if remembered(args.state) is None and not database_path(args.state).exists():
         raise StorageError(f"there is no database in {args.state} to migrate")
     lock = StateLock(args.state)
     lock.acquire()
