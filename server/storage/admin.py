@@ -153,7 +153,7 @@ def set_password(database: Database, site_name: str, name: str, password_hash: s
 
 def newest_menu_version(database: Database, site_name: str) -> int:
     """The highest version ever published, 0 before the first."""
-    with database.engine.connect() as connection:
+    with database.begin() as connection:  # the caller's own transaction, where it is in one
         return _newest(connection, site_name)
 
 

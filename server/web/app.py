@@ -13,12 +13,15 @@ from server.web import problems
 from server.web.access import Role
 from server.web.auth import Allow, Change
 from server.web.guard import Guard
-from server.web.routes import bills, devices, house, live, ops, orders, public
+from server.web.routes import bills, devices, house, kitchen, live, ops, orders, public, registry
 from server.web.services import Services
 
 TITLE = "Tableside"
 VERSION = "1"
-ROUTERS = (public.router, house.router, orders.router, bills.router, ops.router, devices.router)
+ROUTERS = (
+    public.router, house.router, orders.router, kitchen.router, bills.router, ops.router, devices.router,
+    registry.router,
+)  # fmt: skip
 
 
 def create_app(services: Services) -> FastAPI:

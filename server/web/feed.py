@@ -26,7 +26,8 @@ RETRY_S = 1.0
 _TICKET_KINDS = frozenset(
     {
         "ordered", "order_changed", "order_cancelled", "line_state", "line_course", "line_voided",
-        "seating_moved", "seating_merged", "availability_set", "stock_set",
+        "ticket_state", "course_fired", "station_set", "seating_moved", "seating_merged",
+        "availability_set", "stock_set",
     }
 )  # fmt: skip
 _TICKET_LINE = ("line", "item", "quantity", "modifiers", "state", "course")

@@ -14,8 +14,9 @@ from typing import Any
 
 from pydantic import BaseModel
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import OperationalError
 
-from server.storage.database import Database, bump_admin_revision
+from server.storage.database import Database, StorageError, bump_admin_revision
 from server.storage.transaction import Transaction, as_psycopg
 from server.web.access import Caller
 from server.web.problems import Problem
@@ -97,9 +98,24 @@ def once_by_admin(
     change: Callable[[Database], BaseModel | dict[str, Any]],
     status: int,
 ) -> Stored:
-    """Like ``Once`` for a change of the registry; blocks its thread. Raises: Problem(key_reused), the
-    change's own errors.
+    """Like ``Once`` for a change of the registry; blocks its thread. Raises: Problem(key_reused),
+    StorageError (locked, full, read-only: nothing was stored), the change's own errors.
     """
+    try:
+        return _once_in(database, site, call, change, status)
+    except OperationalError as error:
+        raise StorageError(
+            f"the database {database.name} took no change of the registry: {error.orig}"
+        ) from error
+
+
+def _once_in(
+    database: Database,
+    site: str,
+    call: Call,
+    change: Callable[[Database], BaseModel | dict[str, Any]],
+    status: int,
+) -> Stored:
     with database.begin() as connection:
 
         def execute(sql: str, parameters: Sequence[Any]) -> Any:

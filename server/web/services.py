@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from fastapi import Request, Response
@@ -68,13 +68,23 @@ class Services:
         return _response(stored)
 
     async def change(
-        self, call: Call, change: Callable[[Database], BaseModel | dict[str, Any]], status: int = 200
+        self,
+        call: Call,
+        change: Callable[[Database], BaseModel | dict[str, Any]],
+        status: int = 200,
+        *,
+        secret: Callable[[bytes], bytes] | None = None,
     ) -> Response:
-        """Change the registry at most once per Idempotency-Key and answer with what the change returns."""
+        """Change the registry at most once per Idempotency-Key and answer with what the change returns.
+
+        ``secret`` adds to the first answer's body what must not be stored with it.
+        """
         loop = asyncio.get_running_loop()
         stored = await loop.run_in_executor(
             self.executor, once_by_admin, self.database, self.site, call, change, status
         )
+        if secret is not None and not stored.repeated:
+            stored = replace(stored, body=secret(stored.body))
         return _response(stored)
 
 

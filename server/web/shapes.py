@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 ID = "^[a-z0-9-]{1,32}$"
+STATION = "^[a-z0-9-]{0,32}$"
 MOST = 2**53 - 1
 MONEY_MOST_MINOR = 2**32 - 1
 TIME_MOST = 2**40
@@ -16,6 +17,8 @@ Name = Annotated[str, Path(pattern=ID)]
 Number = Annotated[int, Path(ge=1, le=MOST)]
 Line = Annotated[int, Path(ge=0, le=1000)]
 ItemId = Annotated[int, Path(ge=1, le=65_535)]
+Course = Annotated[int, Path(ge=1, le=9)]
+Token = Annotated[str, Path(pattern="^[0-9a-f]{1,16}$")]
 Table = Annotated[str, Field(pattern=ID)]
 Covers = Annotated[int, Field(ge=0, le=999)]
 Reason = Annotated[str, Field(min_length=1, max_length=200)]
@@ -27,19 +30,33 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+def examples(*bodies: dict[str, Any]) -> ConfigDict:
+    """The configuration of a request's body with examples for the OpenAPI document."""
+    return ConfigDict(extra="forbid", json_schema_extra={"examples": list(bodies)})
+
+
 class TableView(BaseModel):
-    """A table; ``seating`` is its open seating."""
+    """A table; ``seating`` is its open seating; one that is not ``open`` was taken out of service."""
 
     table: str
     seats: int
     seating: int | None
+    open: bool
 
 
 class NewTable(Asked):
     """A table to register, or to give another number of seats."""
 
+    model_config = examples({"table": "12", "seats": 4})
     table: Table
     seats: Covers = 0
+
+
+class CloseTable(Asked):
+    """Why a table is taken out of service."""
+
+    model_config = examples({"reason": "rain on the terrace"})
+    reason: str = Field(default="", max_length=200)
 
 
 class SeatingView(BaseModel):
@@ -57,6 +74,7 @@ class SeatingView(BaseModel):
 class NewSeating(Asked):
     """A party to seat."""
 
+    model_config = examples({"table": "12", "covers": 2})
     table: Table
     covers: Covers = 0
 
@@ -64,12 +82,14 @@ class NewSeating(Asked):
 class Transfer(Asked):
     """Where a party moves."""
 
+    model_config = examples({"table": "terrace"})
     table: Table
 
 
 class Merge(Asked):
     """The seating a party joins."""
 
+    model_config = examples({"into": 17})
     into: int = Field(ge=1, le=MOST)
 
 
@@ -89,6 +109,9 @@ class BookingView(BaseModel):
 class NewBooking(Asked):
     """Tables to keep for a party."""
 
+    model_config = examples(
+        {"name": "Ada", "covers": 6, "tables": ["4", "5"], "start_at": 1_800_000_000, "end_at": 1_800_007_200}
+    )
     name: str = Field(min_length=1, max_length=80)
     covers: int = Field(ge=1, le=999)
     tables: list[Table] = Field(min_length=1, max_length=16)
@@ -96,15 +119,28 @@ class NewBooking(Asked):
     end_at: int = Field(ge=0, le=TIME_MOST)
 
 
+class BookingChange(Asked):
+    """What is to be different about a booking; null or left out: as it is."""
+
+    model_config = examples({"start_at": 1_800_000_000, "end_at": 1_800_007_200}, {"tables": ["4", "5"]})
+    name: str | None = Field(default=None, min_length=1, max_length=80)
+    covers: int | None = Field(default=None, ge=1, le=999)
+    tables: list[Table] | None = Field(default=None, min_length=1, max_length=16)
+    start_at: int | None = Field(default=None, ge=0, le=TIME_MOST)
+    end_at: int | None = Field(default=None, ge=0, le=TIME_MOST)
+
+
 class SeatBooking(Asked):
     """At which of its tables a booked party sits; null: the first that is free."""
 
+    model_config = examples({"table": "12"}, {})
     table: Table | None = None
 
 
 class CancelBooking(Asked):
     """Why a booking is cancelled."""
 
+    model_config = examples({"reason": "called off by phone"})
     reason: str = Field(default="", max_length=200)
 
 
@@ -148,18 +184,89 @@ class OrderPage(BaseModel):
 class LineChange(Asked):
     """The state a line is in now."""
 
+    model_config = examples({"state": "ready"})
     state: Literal["new", "preparing", "ready", "served"]
+
+
+class TicketChange(Asked):
+    """The state everything of an order at one station is in now; "" is the station of items without one."""
+
+    model_config = examples({"station": "grill", "state": "ready"})
+    station: str = Field(pattern=STATION)
+    state: Literal["new", "preparing", "ready", "served"]
+
+
+class TicketLineView(BaseModel):
+    """A line on a ticket; ``held``: it waits for its course. ``since`` and ``by`` belong to its state."""
+
+    line: int
+    item: int
+    quantity: int
+    modifiers: list[int]
+    state: str
+    course: int
+    held: bool
+    since: int
+    by: str
+
+
+class TicketView(BaseModel):
+    """What one station makes of one order; ``at``: when it was ordered, unix seconds."""
+
+    order: int
+    station: str
+    table: str
+    seating: int
+    at: int
+    state: str
+    held: bool
+    lines: list[TicketLineView]
+
+
+class TicketPage(BaseModel):
+    """Open tickets as of ``lsn``; ask for more with ``after`` = ``next``, which is null at the end."""
+
+    tickets: list[TicketView]
+    lsn: int
+    next: int | None
+
+
+class StepView(BaseModel):
+    """A step staff took with a line."""
+
+    line: int
+    state: str
+    author: str
+    reason: str
+    at: int
+    lsn: int
+
+
+class StationView(BaseModel):
+    """An item and the station that makes it."""
+
+    item: int
+    station: str
+
+
+class StationChange(Asked):
+    """The station that makes an item; "": none in particular."""
+
+    model_config = examples({"station": "grill"})
+    station: str = Field(pattern=STATION)
 
 
 class CourseChange(Asked):
     """The course a line is served with."""
 
+    model_config = examples({"course": 2})
     course: int = Field(ge=1, le=9)
 
 
 class Because(Asked):
     """Why."""
 
+    model_config = examples({"reason": "spilled"})
     reason: Reason
 
 
@@ -203,6 +310,7 @@ class BillView(BaseModel):
 class Split(Asked):
     """Weights, or groups of [order, line]; one of the two."""
 
+    model_config = examples({"shares": [1, 1, 1]}, {"groups": [[[1001, 0]], [[1001, 1]]]})
     shares: list[Annotated[int, Field(ge=1, le=1000)]] | None = Field(
         default=None, min_length=1, max_length=50
     )
@@ -214,6 +322,10 @@ class Split(Asked):
 class NewPayment(Asked):
     """Money taken; a card payment needs the terminal's reference."""
 
+    model_config = examples(
+        {"amount_minor": 780, "tender": "cash"},
+        {"amount_minor": 780, "tender": "card", "reference": "4711"},
+    )
     amount_minor: int = Field(ge=1, le=MONEY_MOST_MINOR)
     tender: Literal["cash", "card"]
     reference: str = Field(default="", max_length=80)
@@ -223,6 +335,7 @@ class NewPayment(Asked):
 class NewRefund(Asked):
     """Money given back, and why."""
 
+    model_config = examples({"amount_minor": 260, "reason": "cold"})
     amount_minor: int = Field(ge=1, le=MONEY_MOST_MINOR)
     reason: Reason
 
@@ -238,12 +351,14 @@ class StockView(BaseModel):
 class StockChange(Asked):
     """What is left of an item; null: do not count it."""
 
+    model_config = examples({"count": 12}, {"count": None})
     count: int | None = Field(ge=0, le=1_000_000)
 
 
 class AvailabilityChange(Asked):
     """Whether an item is on sale."""
 
+    model_config = examples({"available": False})
     available: bool
 
 

@@ -60,14 +60,20 @@ def terminal(number: int = 1) -> SoftTerminal:
 
 
 async def online(server: BenchServer, number: int = 1, *, clean: bool = True) -> SoftTerminal:
-    """A terminal that is connected and has a session.
+    """A fixture terminal that is connected and has a session."""
+    made = terminal(number)
+    await bring_online(server, made, clean=clean)
+    return made
 
-    A login may be refused until the server has noticed that the terminal was let in again (within 1 s).
+
+async def bring_online(server: BenchServer, made: SoftTerminal, *, clean: bool = True) -> None:
+    """Connect a terminal and shake hands.
+
+    A login may be refused until the server has noticed that the terminal was let in (within 1 s).
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + 10
     while True:
-        made = terminal(number)
         devices = Ledger(server.state).devices(SITE)
         made.handshake = next(d.handshake for d in devices if d.device == made.device)
         try:
@@ -78,7 +84,6 @@ async def online(server: BenchServer, number: int = 1, *, clean: bool = True) ->
                 raise
             await asyncio.sleep(NOTICE_S)
     await made.hello()
-    return made
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:
@@ -118,6 +123,7 @@ def refusals(server: BenchServer, code: str) -> int:
 __all__ = [
     "LinkError",
     "a_server",
+    "bring_online",
     "eventually",
     "online",
     "prepare_state",

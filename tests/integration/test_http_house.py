@@ -27,6 +27,19 @@ M, W, K, D = ROLES
 WHO_MAY: dict[tuple[str, str], set[str]] = {
     ("GET", "/v1/tables"): {M, W, K},
     ("POST", "/v1/tables"): {M},
+    ("POST", "/v1/tables/{table}/close"): {M, W},
+    ("POST", "/v1/tables/{table}/open"): {M, W},
+    ("GET", "/v1/tickets"): {M, W, K},
+    ("GET", "/v1/stations"): {M, W, K},
+    ("PUT", "/v1/items/{item}/station"): {M, K},
+    ("POST", "/v1/seatings/{seating}/courses/{course}/fire"): {M, W},
+    ("POST", "/v1/orders/{order}/state"): {M, W, K},
+    ("GET", "/v1/orders/{order}/steps"): {M, W, K},
+    ("GET", "/v1/menus"): {M},
+    ("POST", "/v1/menus"): {M},
+    ("GET", "/v1/tokens"): {M},
+    ("POST", "/v1/tokens"): {M},
+    ("POST", "/v1/tokens/{token_id}/revoke"): {M},
     ("GET", "/v1/seatings"): {M, W},
     ("POST", "/v1/seatings"): {M, W},
     ("POST", "/v1/seatings/{seating}/transfer"): {M, W},
@@ -35,6 +48,7 @@ WHO_MAY: dict[tuple[str, str], set[str]] = {
     ("POST", "/v1/seatings/{seating}/bill"): {M, W},
     ("GET", "/v1/bookings"): {M, W},
     ("POST", "/v1/bookings"): {M, W},
+    ("POST", "/v1/bookings/{booking}/change"): {M, W},
     ("POST", "/v1/bookings/{booking}/seat"): {M, W},
     ("POST", "/v1/bookings/{booking}/cancel"): {M, W},
     ("POST", "/v1/bookings/{booking}/no-show"): {M, W},
@@ -109,7 +123,7 @@ def test_only_these_roles_get_in(api: Api, key: tuple[str, str]) -> None:
     method, template = key
     path = template.format(
         seating=999_999, booking=999_999, order=999_999, line=0, item=1, bill=999_999, payment=999_999,
-        device="t-0404",
+        device="t-0404", table="t-404", course=2, token_id="ffff",
     )  # fmt: skip
     sent: dict[str, Any] = {} if method == "GET" else {"json": {}}
     assert api.call(method, path, role=None, **sent).status_code == 401

@@ -6,7 +6,7 @@ import asyncio
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from server.devices.records import DeviceState
 from server.storage import admin
@@ -18,7 +18,7 @@ from server.web.auth import Allow, Change
 from server.web.idempotency import Call
 from server.web.problems import Problem
 from server.web.services import services_of
-from server.web.shapes import ID, Name
+from server.web.shapes import ID, Asked, Name, examples
 from server.wire.rsa import VerifyKey
 
 router = APIRouter(tags=["devices"])
@@ -39,10 +39,12 @@ class DeviceView(BaseModel):
     pending: int | None
 
 
-class NewDevice(BaseModel):
+class NewDevice(Asked):
     """A terminal to register; ``spki`` is the hex DER of its RSA-2048 public key."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = examples(
+        {"device": "t-0012", "table": "12", "spki": "3082" + 584 * "0", "password": "8 or more letters"}
+    )
     device: str = Field(pattern=ID)
     table: str = Field(pattern=ID)
     spki: str = Field(pattern="^[0-9a-f]{588}$")
@@ -50,10 +52,10 @@ class NewDevice(BaseModel):
     pending: bool = False
 
 
-class DeviceChange(BaseModel):
+class DeviceChange(Asked):
     """Another state for a terminal, and another table with it."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = examples({"state": "suspended"}, {"state": "active", "table": "7"})
     state: Literal["active", "suspended", "retired"]
     table: str | None = Field(default=None, pattern=ID)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from server.service import views
+from server.service.bookings import Wish
 from server.storage.transaction import Transaction
 from server.web.access import SERVICE, STAFF, Caller, Role
 from server.web.auth import Allow, Change
@@ -14,9 +15,12 @@ from server.web.idempotency import Call
 from server.web.services import services_of
 from server.web.shapes import (
     TIME_MOST,
+    BookingChange,
     BookingView,
     CancelBooking,
+    CloseTable,
     Merge,
+    Name,
     NewBooking,
     NewSeating,
     NewTable,
@@ -40,12 +44,13 @@ async def tables(request: Request, _: Annotated[Caller, Depends(Allow(*STAFF))])
 
 def _tables(transaction: Transaction, site: str) -> list[TableView]:
     rows = transaction.execute(
-        "SELECT t.table_id, t.seats, s.id FROM dining_table t LEFT JOIN seating s "
+        "SELECT t.table_id, t.seats, s.id, c.table_id IS NULL FROM dining_table t LEFT JOIN seating s "
         "ON s.site = t.site AND s.table_id = t.table_id AND s.closed_at IS NULL "
+        "LEFT JOIN closed_table c ON c.site = t.site AND c.table_id = t.table_id "
         "WHERE t.site = ? ORDER BY t.table_id",
         (site,),
     )
-    return [TableView(table=row[0], seats=row[1], seating=row[2]) for row in rows]
+    return [TableView(table=row[0], seats=row[1], seating=row[2], open=bool(row[3])) for row in rows]
 
 
 @router.post("/v1/tables", status_code=201)
@@ -55,6 +60,20 @@ async def add_table(
     """Register a table, or say how many it seats."""
     services = services_of(request)
     return await services.act(call, services.house.add_table(call.author, body.table, body.seats), 201)
+
+
+@router.post("/v1/tables/{table}/close")
+async def close_table(request: Request, call: Serving, table: Name, body: CloseTable) -> Response:
+    """Take a table without guests out of service: its terminals' orders are answered TABLE_CLOSED."""
+    services = services_of(request)
+    return await services.act(call, services.house.close_table(call.author, table, body.reason))
+
+
+@router.post("/v1/tables/{table}/open")
+async def open_table(request: Request, call: Serving, table: Name) -> Response:
+    """Put a table into service again."""
+    services = services_of(request)
+    return await services.act(call, services.house.open_table(call.author, table))
 
 
 @router.get("/v1/seatings")
@@ -116,6 +135,14 @@ async def book(request: Request, call: Serving, body: NewBooking) -> Response:
     services = services_of(request)
     job = services.house.book(call.author, body.name, body.covers, body.tables, body.start_at, body.end_at)
     return await services.act(call, job, 201)
+
+
+@router.post("/v1/bookings/{booking}/change")
+async def change_booking(request: Request, call: Serving, booking: Number, body: BookingChange) -> Response:
+    """Give a booking another time, party or other tables; what is left out stays as it is."""
+    services = services_of(request)
+    wish = Wish(body.name, body.covers, body.tables, body.start_at, body.end_at)
+    return await services.act(call, services.house.change_booking(call.author, booking, wish))
 
 
 @router.post("/v1/bookings/{booking}/seat")

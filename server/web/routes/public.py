@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from server.storage.database import StorageError
 from server.storage.transaction import Transaction
 from server.storage.writer import QueueFull
+from server.web.etags import is_known
 from server.web.metrics import CONTENT_TYPE
 from server.web.problems import Problem
 from server.web.services import services_of
@@ -172,7 +173,7 @@ async def menu(
     signed = COSE in (accept or "")
     etag = f'"{current.hash.hex()}{"-cose" if signed else ""}"'
     headers = {"ETag": etag, "Cache-Control": "no-cache", "Vary": "Accept"}
-    if _matches(if_none_match, etag):
+    if is_known(if_none_match, etag):
         return Response(status_code=304, headers=headers)
     frame = await services.reads.run(_frame, services.site, current.version)
     if signed:
@@ -180,13 +181,6 @@ async def menu(
     key = VerifyKey(services.keystore.server_sign.spki, 3072)
     view = _view(Menu.open(frame, key, services.site), current.hash)
     return Response(view.model_dump_json(), headers=headers, media_type="application/json")
-
-
-def _matches(if_none_match: str | None, etag: str) -> bool:
-    if if_none_match is None:
-        return False
-    offered = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
-    return etag in offered or "*" in offered
 
 
 def _frame(transaction: Transaction, site: str, version: int) -> bytes:
