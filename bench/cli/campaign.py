@@ -16,6 +16,7 @@ from bench import images
 from bench.campaign import lines, plan, run, wear, wire, world
 from bench.campaign.player import Player
 from bench.campaign.run import Tally
+from bench.cli import campaign_image
 from bench.cli.times import duration
 from bench.errors import BenchError
 from bench.mutants import ota
@@ -29,6 +30,7 @@ EXAMPLES = """examples:
   tableside bench campaign --export "new cut=137" broken.img
   tableside bench campaign --board qemu --kills 200  power cuts on the emulated board
   tableside bench campaign --mutants --json mutants.json
+  tableside bench campaign --layer image             firmware images instead of applications
   tableside bench campaign --wear                    what one update costs in flash and on the wire
 exit codes: 0 nothing failed (or every planted bug was caught), 1 something did, 2 usage, set-up or error"""
 SECONDS_PER_STATE = 6
@@ -54,6 +56,18 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--second", metavar="N", type=int, default=SECONDS_PER_STATE, help="second cuts for every first one"
     )
     parser.add_argument("--kills", metavar="N", type=int, default=200, help="qemu: power cuts (default: 200)")
+    parser.add_argument(
+        "--layer",
+        choices=["application", "image"],
+        default="application",
+        help="what is updated: bundles in slots, or whole firmware images in a chip's two partitions",
+    )
+    parser.add_argument(
+        "--micropython",
+        type=Path,
+        metavar="IMAGE",
+        help="layer image: a published ESP32-C3 image (slow)",
+    )
     parser.add_argument("--only", choices=["flash", "wire"], help="leave the other half out")
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON (- for stdout)")
     parser.add_argument(
@@ -69,6 +83,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run_campaign(arguments: argparse.Namespace) -> int:
     """Do it; returns the exit code. Raises: BenchError."""
+    if arguments.layer == "image":
+        result, is_well = campaign_image.run(arguments, _say(arguments))
+        _write(arguments.json, result)
+        return 0 if is_well else 1
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1, 1_000_000)
     if arguments.mutants:
         return _mutants(arguments, seed)
@@ -122,7 +140,7 @@ def _play_wire(tally: Tally, folder: Path, seed: int, deadline: float | None, sa
     for verdict in wire.play(folder, seed, deadline, say):
         tally.add_wire(verdict)
         if verdict.failures:
-            say(f"failed: {verdict.case}")
+            say(f"failed: {verdict.case}: {verdict.failures[0].oracle}: {verdict.failures[0].text}")
         if time.monotonic() - shown >= _SAY_EVERY_S:
             shown = time.monotonic()
             say(

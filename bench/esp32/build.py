@@ -170,6 +170,8 @@ def _micropython_pieces(micropython: MicroPython, layout: Layout) -> list[tuple[
         ("bootloader", micropython.chip.boot_offset, micropython.bootloader),
         # erased: the bootloader then starts ota_0, and a chip flashed again forgets a half-done update
         ("otadata", layout["otadata"].offset, _ERASED * layout["otadata"].size),
+        # belongs to otadata: a chip flashed by cable begins a new history of images
+        ("image", layout["image"].offset, _ERASED * layout["image"].size),
         ("micropython", slot.offset, micropython.application),
     ]
 

