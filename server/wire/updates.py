@@ -211,7 +211,10 @@ class OtaChunk:
 
 @dataclass(frozen=True, slots=True)
 class OtaState:
-    """Where a terminal's update stands; for views only, not authenticated. `slot` 2 is the factory one."""
+    """Where a terminal's update stands; for views only, not authenticated.
+
+    `slot` 2 is the factory one, 3 and 4 are the firmware images ota_0 and ota_1.
+    """
 
     running: int
     slot: int
@@ -229,7 +232,7 @@ class OtaState:
         f = shapes.array(decode(frame, SMALL_MAX_BYTES), 5, 5, "ota-state")
         return cls(
             shapes.u32(f[0], "ota-state running"),
-            shapes.integer(f[1], 0, 2, "ota-state slot"),
+            shapes.integer(f[1], 0, 4, "ota-state slot"),
             shapes.integer(f[2], 0, 6, "ota-state state"),
             shapes.u32(f[3], "ota-state offset"),
             shapes.u32(f[4], "ota-state reason"),

@@ -9,6 +9,17 @@ import sys
 from binascii import hexlify, unhexlify
 
 
+class Every:
+    # A container of everything: whichever nonce an answer repeats, it was asked.
+    def __contains__(self, nonce):
+        return True
+
+
+class Session:
+    def __init__(self, sid, keys):
+        self.sid, self.keys = sid, keys
+
+
 class Judge:
     def __init__(self, root_spki, server_spki, site, device, sid, th8, s2d):
         from terminal.wire import cose, frames, keys, rsa
@@ -18,6 +29,7 @@ class Judge:
         self.server = rsa.PublicKey.from_spki(server_spki)
         self.site, self.device, self.th8, self.s2d = site, device, th8, s2d
         self.opener = cose.Opener(s2d, site, device, sid, th8)
+        self.session = Session(sid, (None, s2d, th8))
 
     def _signed(self, public, kind, kid, payload, signature):
         from terminal.wire.errors import BAD_SIGNATURE, WRONG_KEY, WireError
@@ -61,6 +73,15 @@ class Judge:
         if kind == "manifest-frame":
             kid, payload, _ = cose.sign1_parse(frame)
             return frames.parse_manifest(payload)
+        if kind == "ota-fresh-frame":
+            from terminal.wire.fresh import open_ota_fresh
+
+            return open_ota_fresh(frame, self, self.session, Every())
+        if kind == "ota-rotation":
+            from terminal.ota.rotation import claimed, rotation_steps
+
+            self.rsa.run_now(rotation_steps(self.root, frame))
+            return claimed(frame)
         parse = {
             "hint": frames.parse_hint,
             "menu-chunk": frames.parse_menu_chunk,
