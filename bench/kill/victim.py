@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,8 @@ class Victim:
     def close(self) -> None:
         """End server and nursery, whatever state they are in."""
         if self.alive:
-            os.kill(self._pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it died by itself, and nobody had asked since
+                os.kill(self._pid, signal.SIGKILL)
             self._pid = 0
         children.kill(self._nursery)
         self._listener.join()
