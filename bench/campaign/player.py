@@ -106,9 +106,10 @@ class Player:
             raise BenchError("BAD_LINE", f"There is no update called {line.golden!r}: new, bad.")
         state, facts = FlashState.copy_of(self._base), Facts(floor=self._world.releases["old"].floor)
         facts.confirmed = self._world.releases["old"].version
+        facts.settled.update(self._world.past)
         _learn_pending(facts, golden.lives[0])
         trace, told = golden.trace, golden.told()
-        known: dict[str, int] = {}
+        known = dict(self._world.past)
         cuts = 0
         for number, fault in enumerate(line.faults):
             if fault.kind in (CUT, LOSE):

@@ -79,6 +79,7 @@ class World:
     powers: Sequence[int] = ()
     goldens: Mapping[str, Golden] = field(default_factory=dict)
     hostile: frozenset[str] = frozenset()
+    past: Mapping[str, int] = field(default_factory=dict)  # orders of earlier days, all answered: id to CRC
     swap: str = ""  # a planted bug: a frozen module that stands for another one
 
     def machine(self, parent: Path | None = None) -> Machine:
@@ -142,10 +143,10 @@ def build(
     powers = _put(served, b"".join(key + value for key, value in table.items()))[0], len(table)
     served += b"\xff" * (-len(served) % SECTOR_BYTES)
     with machine_type(binary, bytes(served)) as machine:
-        base = _in_service(machine, World(binary, bytes(served), spans, known, b"", powers))
-        world = World(binary, bytes(served), spans, known, base, powers)
-        goldens = {name: _golden(machine, world, name) for name in ("new", "bad")}
-    return World(binary, bytes(served), spans, known, base, powers, goldens, frozenset(hostile))
+        world = World(binary, bytes(served), spans, known, b"", powers, hostile=frozenset(hostile))
+        base, past = _in_service(machine, world)
+        world = replace(world, base=base, past=past)
+        return replace(world, goldens={name: _golden(machine, world, name) for name in ("new", "bad")})
 
 
 def on(world: World, binary: Path, swap: str = "") -> World:
@@ -251,8 +252,9 @@ def make(content: Mapping[str, bytes], version: int, floor: int, hardware: str, 
 # ---------------------------------------------------------------- the terminal
 
 
-def _in_service(machine: Machine, world: World) -> bytes:
-    """A terminal that runs `old` from its second slot, with a menu and orders that wait for the server."""
+def _in_service(machine: Machine, world: World) -> tuple[bytes, dict[str, int]]:
+    """A terminal that runs `old` from its second slot, with a menu and orders that wait for the server ->
+    its flash, and the orders that were answered long ago."""
     image = bytearray(b"\xff" * FLASH_BYTES)
     who = provision.identity(1, SITE)
     record = provision.record(who, provision.Endpoint("127.0.0.1", 1), provision.root_spki())
@@ -266,9 +268,10 @@ def _in_service(machine: Machine, world: World) -> bytes:
     for name in SERVED_BEFORE:
         _follow(machine, world.script(name))
         machine.unplug()
-    _expect(machine.live(world.script(None, guests=_GUESTS, busy=True, unanswered=True)), 0)
+    busy = machine.live(world.script(None, guests=_GUESTS, busy=True, unanswered=True))
+    _expect(busy, 0)
     machine.unplug()
-    return machine.image()
+    return machine.image(), {event["past"]: event["crc"] for event in busy.events if "past" in event}
 
 
 def _install_menu(image: bytearray) -> None:

@@ -379,9 +379,11 @@ class Peer:
     def _answered(self, op_bytes):
         outbox = self.app.outbox
         op_id = outbox.next_op_id(self._random)
-        outbox.append(op_id, bytes(op_bytes))
+        op = bytes(op_bytes)
+        outbox.append(op_id, op)
         outbox.done(op_id, 0)
         outbox.flush()
+        tell(past=_hex(op_id), crc=crc32(op))
 
     def _answer_one(self):
         for op_id, _ in self.app.outbox.pending():
