@@ -79,6 +79,9 @@ def _add_build(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--with-agent", action="store_true", help="include the bench's agent: for the lab only"
     )
+    parser.add_argument(
+        "--flash-mb", type=int, choices=[4, 8, 16], default=4, help="esp32: size of the flash (default: 4)"
+    )
     parser.add_argument("--settings", type=Path, metavar="JSON", help="the site's Wi-Fi (format: README)")
     parser.set_defaults(run=_build)
 
@@ -173,6 +176,7 @@ def _build_esp32(arguments: argparse.Namespace) -> int:
         root_key=_read(arguments.root_key, "the root key"),
         with_agent=arguments.with_agent,
         settings=settings,
+        flash_mb=arguments.flash_mb,
         progress=_say,
     )
     print(f"{made.chip}: application of {made.application_bytes} bytes in {made.folder}")

@@ -13,7 +13,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from esptool.cmds import merge_bin  # type: ignore[import-untyped]
@@ -21,12 +21,14 @@ from esptool.cmds import merge_bin  # type: ignore[import-untyped]
 from bench.errors import BenchError
 from bench.esp32 import application
 from bench.esp32.layout import (
+    DEFAULT_FLASH_MB,
     FACTORY_APP_OFFSET,
     IMAGE_MAGIC,
     TABLE_OFFSET,
     Chip,
     Layout,
     chip_of_image,
+    flash_mb_of_image,
     load_layout,
 )
 from bench.images import ImageError, mpy_cross
@@ -90,6 +92,7 @@ def build(
     root_key: bytes | None,
     with_agent: bool = False,
     settings: bytes | None = None,
+    flash_mb: int = DEFAULT_FLASH_MB,
     out: Path = OUTPUT,
     progress: Callable[[str], None],
 ) -> Build:
@@ -101,7 +104,9 @@ def build(
         raise BenchError(
             "WRONG_CHIP", f"The MicroPython image is for {micropython.chip.name}, the build for {chip.name}."
         )
-    layout = load_layout()
+    layout = load_layout(flash_mb)
+    if micropython is not None:
+        micropython = _for_flash(micropython, flash_mb)
     try:
         compiler = mpy_cross(progress=progress)
     except ImageError as error:
@@ -158,6 +163,21 @@ def read_part(made: Build, part: Part) -> bytes:
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise ValueError(f"{part.file} has changed since it was built")
     return data
+
+
+def _for_flash(micropython: MicroPython, flash_mb: int) -> MicroPython:
+    """The same with a bootloader whose header names the flash size: it accepts no larger partition table."""
+    if flash_mb_of_image(micropython.bootloader) == flash_mb:
+        return micropython
+    offset = micropython.chip.boot_offset
+    with contextlib.redirect_stdout(io.StringIO()):  # it narrates
+        bootloader = merge_bin(
+            [(offset, micropython.bootloader)],
+            chip=micropython.chip.name,
+            target_offset=offset,
+            flash_size=f"{flash_mb}MB",
+        )
+    return replace(micropython, bootloader=bytes(bootloader))
 
 
 def _micropython_pieces(micropython: MicroPython, layout: Layout) -> list[tuple[str, int, bytes]]:

@@ -11,10 +11,17 @@ from bench.errors import BenchError
 from bench.paths import ROOT
 
 PARTITIONS_CSV = ROOT / "firmware" / "boards" / "esp32" / "partitions.csv"
+TABLES = {  # by flash size in MB
+    4: PARTITIONS_CSV,
+    8: PARTITIONS_CSV.with_name("partitions-8mb.csv"),
+    16: PARTITIONS_CSV.with_name("partitions-16mb.csv"),
+}
+DEFAULT_FLASH_MB = 4
 TABLE_OFFSET = 0x8000
 FACTORY_APP_OFFSET = 0x10000  # where MicroPython's published images carry their application
-FLASH_BYTES = 0x400000
 IMAGE_MAGIC = 0xE9
+_APP_ALIGNMENT = 0x10000  # what the chip maps into its address space
+_FLASH_SIZE_AT = 3  # upper half of this byte of an image header: log2 of the flash size in MB
 _CHIP_ID_AT = 12  # esp_image_header_t.chip_id, u16 little endian (ESP-IDF, esp_app_format.h)
 
 
@@ -95,11 +102,21 @@ class Layout:
         return self.partitions[name]
 
 
-def load_layout(path: Path = PARTITIONS_CSV) -> Layout:
-    """Read and check the partition table.
+def flash_mb_of_image(image: bytes) -> int:
+    """The flash size in MB that an image's header names; a larger table would not be accepted by the chip."""
+    return int(1 << (image[_FLASH_SIZE_AT] >> 4))
 
-    Raises: BenchError(BAD_PARTITIONS) when it overlaps, misaligns or does not fit the flash.
+
+def load_layout(flash_mb: int = DEFAULT_FLASH_MB, path: Path | None = None) -> Layout:
+    """Read and check the partition table for a flash size in MB.
+
+    Raises: BenchError(BAD_PARTITIONS) when it overlaps, misaligns or does not fit the flash, or when there is
+    none for this size.
     """
+    path = path or TABLES.get(flash_mb)
+    if path is None:
+        sizes = ", ".join(map(str, TABLES))
+        raise BenchError("BAD_PARTITIONS", f"There is no table for {flash_mb} MB of flash: take {sizes}.")
     try:
         table = PartitionTable.from_csv(path.read_text(encoding="utf-8"))
         table.verify()
@@ -108,6 +125,9 @@ def load_layout(path: Path = PARTITIONS_CSV) -> Layout:
         raise BenchError("BAD_PARTITIONS", f"{path}: {error}") from error
     partitions = {row.name: Partition(row.name, int(row.offset), int(row.size)) for row in table}
     end = max(partition.offset + partition.size for partition in partitions.values())
-    if end > FLASH_BYTES:
-        raise BenchError("BAD_PARTITIONS", f"{path} ends at {end:#x}, the flash at {FLASH_BYTES:#x}.")
+    if end > flash_mb << 20:
+        raise BenchError("BAD_PARTITIONS", f"{path} ends at {end:#x}, the flash at {flash_mb << 20:#x}.")
+    for name in ("ota_0", "ota_1"):
+        if partitions[name].offset % _APP_ALIGNMENT:
+            raise BenchError("BAD_PARTITIONS", f"{path}: {name} does not begin at a multiple of 64 KiB.")
     return Layout(partitions, binary)

@@ -24,12 +24,13 @@ from esp32_images import published
 from esp32_mock_bootloader import MockHandle, mock_bootloader
 from esp_idf_defs.partitions import PartitionTable
 from esptool import cmds
+from esptool.bin_image import LoadFirmwareImage
 
 from bench.cli.main import main
 from bench.errors import BenchError
 from bench.esp32 import application, flash, provision
 from bench.esp32.build import OUTPUT, Build, build, load, read_part, split_micropython
-from bench.esp32.layout import CHIPS, TABLE_OFFSET, load_layout
+from bench.esp32.layout import CHIPS, TABLE_OFFSET, flash_mb_of_image, load_layout
 from bench.paths import FIXTURE_KEYS
 from bench.provision import Endpoint
 
@@ -278,6 +279,20 @@ def test_the_settings_reach_the_chip_and_must_name_a_wifi(tmp_path: Path) -> Non
         with pytest.raises(BenchError) as refused:
             application.settings_file(broken, "wifi.json")
         assert refused.value.code == "BAD_SETTINGS"
+
+
+def test_a_larger_flash_gets_a_bootloader_that_knows_it(micropython_image: bytes, tmp_path: Path) -> None:
+    micropython = split_micropython(micropython_image, IMAGE)
+    made = build(C3, micropython=micropython, root_key=ROOT_KEY, flash_mb=8, out=tmp_path, progress=silent)
+    parts = {part.name: part for part in made.parts}
+    assert parts["vfs"].offset + parts["vfs"].size == 8 << 20
+    assert flash_mb_of_image(micropython_image) == 4
+    bootloader = read_part(made, parts["bootloader"])
+    assert flash_mb_of_image(bootloader) == 8
+    image = LoadFirmwareImage("esp32c3", bootloader)
+    assert image.stored_digest == image.calc_digest
+    assert made.merged is not None
+    assert read_part(made, made.merged)[: len(bootloader)] == bootloader
 
 
 def test_an_application_too_large_for_its_partition_is_refused() -> None:
