@@ -208,7 +208,8 @@ class Judge:
         if now.floor < self._facts.floor:
             self._fail("G4", f"the floor fell from {self._facts.floor:#x} to {now.floor:#x}")
         is_confirmed = now.hash == self._offered.digest
-        if not is_confirmed and now.floor > self._old.floor:
+        was_confirmed = is_confirmed or self._facts.confirmed == self._offered.version
+        if not was_confirmed and now.floor > self._old.floor:
             self._fail("G4", "the floor rose before the new release was confirmed")
         if not self._case.rotten and now.hash not in (self._old.digest, self._offered.digest):
             self._fail("G3", "the confirmed bundle was forgotten")
