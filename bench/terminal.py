@@ -16,7 +16,7 @@ BOOT_DEADLINE_S = 20.0
 ONLINE_DEADLINE_S = 60.0
 REPLY_DEADLINE_S = 30.0
 
-COMMITTED, REPRICE, SOLD_OUT, TABLE_CLOSED, TABLE_TAKEN, REJECTED = range(6)
+COMMITTED, REPRICE, SOLD_OUT, TABLE_CLOSED, REJECTED = 0, 1, 2, 3, 5
 OrderLine = tuple[int, int, Sequence[int]]  # item id, quantity, modifier ids
 ESPRESSO: OrderLine = (1, 1, ())
 

@@ -248,7 +248,7 @@ class Terminal:
 
     def _on_session(self, duration_ms):
         accept = self.session.accept
-        self.ui.table = accept.table
+        self.ui.on_session(accept.table)
         self._notice_seq = 0
         kind = self.control.kind
         instret = self.control.costs[kind] + self.control.costs["accept"]

@@ -5,7 +5,7 @@
 # read.
 from terminal.compat import const
 from terminal.flashlog import StorageError
-from terminal.wire.frames import COMMITTED, REJECTED, REPRICE, SOLD_OUT, TABLE_CLOSED, TABLE_TAKEN
+from terminal.wire.frames import COMMITTED, REJECTED, REPRICE, SOLD_OUT, TABLE_CLOSED
 
 _MAX_LINES = const(32)
 _MAX_ORDERS = const(12)
@@ -56,7 +56,8 @@ class Ui:
         self.basket = []  # [item id, quantity, [modifier id, ...]]
         self.orders = []  # dicts, newest last, at most _MAX_ORDERS
         self.online = False
-        self.seating = None  # {"id", "total", "bill"} while the server says that guests sit here
+        self.seating = None  # {"id", "total"} while the server says that guests sit here
+        self._party = 0  # the seating last heard of
         self.requests = {}  # op -> (kind, op of the order meant) of requests without an answer
         self.bill = None  # {"bill", "total"} that was asked for
         self.notice = ""  # one line for the guest: the last thing that went wrong
@@ -208,11 +209,19 @@ class Ui:
                     order["kitchen"] = _CANCELLED
         return text
 
+    # A new session: who sits here is announced next, or nobody does. What happened meanwhile was not heard.
+    def on_session(self, table):
+        self.table = table
+        self.seating = None
+
     # News about this table: what the server says goes on. arg of kind 5: order number << 3 | state.
     def on_notice(self, kind, table, seating, total_minor, arg):
         if kind in (1, 3):
             self.table = table
             self.seating = {"id": seating, "total": total_minor}
+            if seating != self._party:
+                self.bill = None  # another party's
+            self._party = seating
             if kind == 3:
                 self.notice = f"the guests now sit at table {table}"
         elif kind in (2, 4):
@@ -249,8 +258,6 @@ class Ui:
             return f"sold out: {self.item_name(arg)}"
         if status == TABLE_CLOSED:
             return "this table is closed, please ask the staff"
-        if status == TABLE_TAKEN:
-            return "this table is taken, please ask the staff"
         if status == REJECTED:
             return "not accepted: " + _REJECTIONS.get(arg, f"reason {arg}")
         return f"not accepted: answer {status}"

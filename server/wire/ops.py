@@ -45,13 +45,12 @@ class OpType(IntEnum):
 
 
 class Status(IntEnum):
-    """Status of a reply; 0 to 5 are final and stored, RATE_LIMITED is neither."""
+    """Status of a reply; 0 to 5 are final and stored (4 is not used), RATE_LIMITED is neither."""
 
     COMMITTED = 0
     REPRICE = 1
     SOLD_OUT = 2
     TABLE_CLOSED = 3
-    TABLE_TAKEN = 4
     REJECTED = 5
     RATE_LIMITED = 16
 

@@ -99,7 +99,7 @@ def test_an_order_is_followed_from_queued_to_confirmed(ui: Ui) -> None:
         (2, 1, "sold out: espresso"),
         (2, 9999, "sold out: item 9999"),
         (3, 0, "table is closed"),
-        (4, 0, "table is taken"),
+        (4, 0, "answer 4"),
         (5, 6, "quantity is not possible"),
         (5, 99, "reason 99"),
     ],

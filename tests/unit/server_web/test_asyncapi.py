@@ -62,7 +62,7 @@ def test_every_message_is_a_rule_of_the_wire_contract(document: dict[str, Any]) 
     assert named <= rules
     frames = {rule for rule in rules if rule.endswith("-frame")}
     # Not topics of their own: inside a beacon or an offer, joined from chunks.
-    assert frames - named == {"cert-frame", "menu-frame", "manifest-frame"}
+    assert frames - named == {"cert-frame", "menu-frame", "manifest-frame", "rotation-frame"}
 
 
 def test_sizes_are_those_of_the_wire_contract(document: dict[str, Any]) -> None:
