@@ -38,6 +38,14 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--boards", type=_count, default=3, metavar="K", help="terminals, 1 to 8 (default: 3)"
     )
     parser.add_argument(
+        "--database", choices=["sqlite", "postgresql"], default="sqlite",
+        help="postgresql: a private one, killed as well (default: sqlite)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--broker", choices=["amqtt", "mosquitto"], default="amqtt",
+        help="mosquitto: a private one beside the server, killed as well (default: the server's own)",
+    )  # fmt: skip
+    parser.add_argument(
         "--plant", action="append", default=[], metavar="BUG",
         help="give the server a bug of `tableside sim mutants`, to see it caught",
     )  # fmt: skip
@@ -69,13 +77,9 @@ def run_kill(arguments: argparse.Namespace) -> int:
         raise BenchError("NO_DEVICE_KEY", "There are keys for 8 terminals: choose --boards 8 or fewer.")
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1, 1_000_000)
     plan = Plan(
-        arguments.kills,
-        seed,
-        arguments.budget,
-        arguments.boards,
-        tuple(arguments.plant),
-        tuple(arguments.at or POINTS),
-    )
+        arguments.kills, seed, arguments.budget, arguments.boards, arguments.database, arguments.broker,
+        tuple(arguments.plant), tuple(arguments.at or POINTS),
+    )  # fmt: skip
     stream = sys.stderr if arguments.json == "-" else sys.stdout
 
     def say(text: str) -> None:

@@ -10,17 +10,13 @@ history checker against what guests and staff were told.
 
 from __future__ import annotations
 
-import json
 import random
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing, redirect_stdout
+from contextlib import ExitStack
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
-from typing import Any
 
 from bench import provision
 from bench.boards import catalogue
@@ -30,19 +26,13 @@ from bench.history.check import check
 from bench.history.events import History, Violation
 from bench.history.read import read_books
 from bench.kill.diners import Diner
+from bench.kill.site import SITE, Site
 from bench.kill.till import Till
 from bench.kill.verdict import Verdict
-from bench.kill.victim import Victim
 from bench.kill.words import POINTS
 from bench.sim.house import demo_menu, prices
-from bench.sim.keys import cheap_password_hash
 from bench.staff import Action
-from server import cli
-from server.devices.records import DeviceState
-from server.storage import admin
-from server.storage.database import open_database
 
-SITE = "demo"
 COUNTED = (1, 3, 20)
 SPARE_TABLES = ("101", "102", "103")
 BACKOFF_MS = 250
@@ -63,6 +53,8 @@ class Plan:
     seed: int
     budget_s: float | None = None
     boards: int = 3
+    database: str = "sqlite"
+    broker: str = "amqtt"
     planted: tuple[str, ...] = ()
     points: tuple[str, ...] = tuple(POINTS)
     random_share: float = 0.25  # of the server's kills that fall at any moment
@@ -75,6 +67,10 @@ class Plan:
             words.append(f"--budget {self.budget_s:g}s")
         if self.boards != 3:
             words.append(f"--boards {self.boards}")
+        if self.database != "sqlite":
+            words.append(f"--database {self.database}")
+        if self.broker != "amqtt":
+            words.append(f"--broker {self.broker}")
         words += [f"--plant {name}" for name in self.planted]
         if self.points != tuple(POINTS):
             words += [f"--at {name}" for name in self.points]
@@ -92,7 +88,6 @@ class Campaign:
         self._random = random.Random(plan.seed)
         self._menu = demo_menu()
         self._stack = ExitStack()
-        self._state = folder / "server"
         self._diners: list[Diner] = []
         self._next_board_s = 0.0
 
@@ -128,29 +123,22 @@ class Campaign:
 
     def _open(self) -> None:
         firmware = catalogue.firmware_for("process", self._say)
-        self._victim = Victim(
-            self._state,
-            self._folder / "server.log",
-            ("--beacon-interval", "2", "--limit-op", "500:1000", "--limit-http", "100000:1"),
-            self.plan.planted,
-        )
-        self._stack.callback(self._victim.close)
-        if not self._victim.start():
-            raise BenchError("SERVER_START", "The order server died at its first start; see its log.")
-        token = self._register()
+        plan = self.plan
+        self._site = Site(self._folder, plan.database, plan.broker, plan.planted, self._stack)
+        self._victim = self._site.victim
         self._till = Till(
-            self.plan.seed,
-            token,
+            plan.seed,
+            self._site.register(plan.boards, SPARE_TABLES),
             lambda: self._victim.http_port,
-            self._rows,
-            [*map(str, range(1, self.plan.boards + 1)), *SPARE_TABLES],
+            self._site.rows,
+            [*map(str, range(1, plan.boards + 1)), *SPARE_TABLES],
             COUNTED,
         )
         self._stack.callback(self._till.abandon)
         for item in COUNTED:
             self._till.act(Action("stock", {"item": item, "count": 10}))
-        for number in range(1, self.plan.boards + 1):
-            diner = Diner(self._board(number, firmware), self._menu, self.plan.seed)
+        for number in range(1, plan.boards + 1):
+            diner = Diner(self._board(number, firmware), self._menu, plan.seed)
             self._stack.callback(diner.leave)
             self._diners.append(diner)
         for diner in self._diners:
@@ -160,49 +148,18 @@ class Campaign:
             diner.begin()
         self._till.begin()
 
-    def _register(self) -> str:
-        """Enter the terminals and a manager; returns the manager's token."""
-        with closing(open_database(self._state)) as database:
-            for number in range(1, self.plan.boards + 1):
-                who = provision.identity(number, SITE)
-                admin.add_device(
-                    database, SITE, who.device, table=who.table, spki=provision.public_spki(who),
-                    password_hash=cheap_password_hash(who.password, who.device.encode()),
-                    state=DeviceState.ACTIVE, now_s=int(time.time()),
-                )  # fmt: skip
-            with database.admin() as connection:
-                for table in SPARE_TABLES:
-                    connection.exec_driver_sql(
-                        "INSERT INTO dining_table (site, table_id) VALUES (?, ?)", (SITE, table)
-                    )
-        return str(json.loads(self._admin("tokens", "add", "anna", "--role", "manager", "--json"))["token"])
-
-    def _admin(self, *words: str) -> str:
-        """What `tableside server WORDS...` prints."""
-        said = StringIO()
-        with redirect_stdout(said):
-            status = cli.main([*words, "--state", str(self._state)])
-        if status:
-            raise BenchError("ADMIN", f"server {' '.join(words[:2])} failed with status {status}.")
-        return said.getvalue()
-
     def _board(self, number: int, firmware: catalogue.Firmware | None) -> Board:
         who = provision.identity(number, SITE)
         board = catalogue.make(
             catalogue.BoardRequest("process"), firmware, who.device, self._folder / "boards"
         )
         self._stack.callback(board.close)
-        provision.provision(board, who, provision.Endpoint("127.0.0.1", self._victim.mqtt_port))
+        port = self._site.mqtt_port
+        provision.provision(board, who, provision.Endpoint("127.0.0.1", port))
         board.boot_options = {
-            "host": "127.0.0.1", "port": self._victim.mqtt_port, "backoff_ms": BACKOFF_MS,
-            "telemetry_s": 0, "watchdog_ms": 0,
+            "host": "127.0.0.1", "port": port, "backoff_ms": BACKOFF_MS, "telemetry_s": 0, "watchdog_ms": 0,
         }  # fmt: skip
         return board
-
-    def _rows(self, sql: str) -> list[Any]:
-        path = self._state / "tableside.db"
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as connection:
-            return connection.execute(sql).fetchall()
 
     # ------------------------------------------------------------------ killing
 
@@ -235,14 +192,22 @@ class Campaign:
         while not self._victim.wait(min(ends, self._next_board_s) - time.monotonic()):
             now = time.monotonic()
             if now >= self._next_board_s:
-                self._random.choice(self._diners).cut()
-                self.killed["board"] += 1
+                self._kill_beside()
                 self._next_board_s = now + self._random.expovariate(1 / 4.0)
             if now >= ends:
                 self._victim.kill()
                 self.killed["random"] += 1
                 return
         self.killed[point] += 1
+
+    def _kill_beside(self) -> None:
+        """Something that is not the server loses its life: a terminal, or the database or broker beside."""
+        part = self._random.choice(["board", *self._site.parts])
+        if part == "board":
+            self._random.choice(self._diners).cut()
+        else:
+            self._site.kill(part)
+        self.killed[part] += 1
 
     def _end(self) -> tuple[str, int]:
         """How the next life ends: at the n-th pass of a point, or ("", 1) at a random moment."""
@@ -275,7 +240,7 @@ class Campaign:
 
     def _history(self) -> History:
         history = History(menus={self._menu.version: prices(self._menu)})
-        read_books(self._rows, history)
+        read_books(self._site.rows, history)
         stored: dict[str, list[bytes]] = {}
         for answer in history.answers:
             stored.setdefault(answer.device, []).append(answer.op_id)
@@ -289,5 +254,6 @@ class Campaign:
 
 def points_in_words(killed: Mapping[str, int]) -> Sequence[str]:
     """Where the kills fell, a line each."""
-    meaning = {**POINTS, "random": "the server at a random moment", "board": "a terminal's power"}
+    meaning = {**POINTS, "random": "the server at a random moment", "board": "a terminal's power",
+               "database": "the whole database server", "broker": "the broker beside"}  # fmt: skip
     return [f"{killed[name]:6}  {name:10} {text}" for name, text in meaning.items() if killed.get(name)]

@@ -81,7 +81,7 @@ def _live(wish: dict[str, Any]) -> None:
 
 
 def _serve(wish: dict[str, Any]) -> int:
-    from bench.kill.points import Fuse, broker, connector
+    from bench.kill.points import Fuse, arm_postgres, arm_uplink, broker, connector
     from server import cli
     from server.logs import start_logging
     from server.platform import Platform
@@ -91,8 +91,12 @@ def _serve(wish: dict[str, Any]) -> int:
     arguments = parser.parse_args(wish["argv"])
     start_logging(arguments.log_level, as_json=False)
     fuse = Fuse(wish["point"], wish["passes"])
-    platform = Platform(connect=connector(fuse), broker=broker(fuse))
-    asyncio.run(_run(cli.config_from(arguments), platform))
+    config = cli.config_from(arguments)
+    if config.database is not None:
+        arm_postgres(fuse)
+    if config.broker is not None:
+        arm_uplink(fuse)
+    asyncio.run(_run(config, Platform(connect=connector(fuse), broker=broker(fuse))))
     return 0
 
 

@@ -1,11 +1,12 @@
 """Where a server may be killed to the step: before, inside and after a commit, before and after its answer.
 
-The production code knows nothing of these points: they sit in a database connection and a broker that only
-the nursery gives to a server. A fuse kills its own process with SIGKILL at the n-th pass of one point.
+The production code knows nothing of these points: they sit in database connections and brokers that only the
+nursery gives to a server. A fuse kills its own process with SIGKILL at the n-th pass of one point.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sqlite3
@@ -100,3 +101,45 @@ def broker(fuse: Fuse) -> type[DeviceBroker]:
                 connection._flush()
 
     return Fused
+
+
+def arm_postgres(fuse: Fuse) -> None:
+    """Give every PostgreSQL connection of this process the points of a commit."""
+    from server.storage import postgres
+
+    class Fused(postgres.PostgresConnection):
+        def begin(self, *, shared: bool = False) -> None:
+            fuse.at("begin")
+            super().begin(shared=shared)
+
+        def commit(self) -> None:
+            fuse.at("commit", _linger)
+            super().commit()
+            fuse.at("committed")
+
+    vars(postgres)["PostgresConnection"] = Fused
+
+
+def arm_uplink(fuse: Fuse) -> None:
+    """Give the connection to a broker beside the server the points around an answer."""
+    from server.transport import external
+
+    class Fused(external.ExternalBroker):
+        def send(self, device: str, topic: str, payload: bytes) -> bool:
+            answers = topic.endswith("/reply")
+            if answers:
+                fuse.at("reply")
+            sent = super().send(device, topic, payload)
+            if answers:
+                fuse.at("replied")
+            return sent
+
+        def _offer(self, device: str, kind: str, payload: bytes, acknowledge: Callable[[], None]) -> None:
+            def acknowledged() -> None:
+                acknowledge()
+                if kind == "op":  # the packet leaves when gmqtt's coroutine returns
+                    asyncio.get_running_loop().call_later(LINGER_S, fuse.at, "acked")
+
+            super()._offer(device, kind, payload, acknowledged)
+
+    vars(external)["ExternalBroker"] = Fused

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from bench import staff
 from bench.history.events import Acted
+from bench.kill.site import AWAY
 from bench.sim.randomness import Seeded
 
 CALL_S = 10.0
@@ -73,8 +73,8 @@ class Till:
         while not self._stopping.wait(self._draw.uniform(*PAUSE_S)):
             try:
                 seen = staff.look(self._read, self._tables)
-            except sqlite3.Error:
-                continue  # the file is being recovered by a server that has just started
+            except AWAY:
+                continue  # it is being recovered
             action = self._staff.decide(seen)
             if action is not None:
                 self.act(action)

@@ -23,7 +23,10 @@ _STOP_S = 20.0
 
 
 class Victim:
-    """One server on one state folder, over any number of lives. Use it from one thread."""
+    """One server on one state folder, over any number of lives, each with ``options`` as they are then.
+
+    Use it from one thread.
+    """
 
     def __init__(
         self, state: Path, log: Path, options: Sequence[str] = (), planted: Sequence[str] = ()
@@ -32,7 +35,7 @@ class Victim:
         self.mqtt_port = 0
         self.http_port = 0
         self.lives = 0
-        self._options = list(options)
+        self.options = list(options)
         self._pid = 0
         self._said: queue.Queue[dict[str, Any]] = queue.Queue()
         command = [sys.executable, "-m", "bench.kill.nursery", *planted]
@@ -55,7 +58,7 @@ class Victim:
         Raises: BenchError when a server without such an end does not come up.
         """
         argv = ["run", "--state", str(self.state), "--mqtt", f"127.0.0.1:{self.mqtt_port}"]
-        argv += ["--http", f"127.0.0.1:{self.http_port}", *self._options]
+        argv += ["--http", f"127.0.0.1:{self.http_port}", *self.options]
         wish = {"argv": argv, "point": point, "passes": passes}
         assert self._nursery.stdin is not None
         self._nursery.stdin.write(json.dumps(wish).encode() + b"\n")
