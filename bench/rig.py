@@ -26,6 +26,7 @@ from bench.errors import BenchError
 from bench.faults.link import Link
 from bench.impostor import Impostor, LoginRefused
 from bench.measure import Measurement, measurement
+from bench.mosquitto import PrivateMosquitto
 from bench.paths import RUNS
 from bench.server import BenchServer
 from bench.terminal import Terminal
@@ -34,6 +35,7 @@ from server.wire.rsa import Signer
 
 RECONNECT_WITHIN_MS = 2000  # on the bench nobody waits a quarter of a minute for a broker
 NOTICE_S = 0.3  # a running server looks for changes every 250 ms
+TELLING_BROKER = "telling-broker"  # ours refuses foreign topics by code and counts; mosquitto keeps silent
 IMPOSTOR_HANDSHAKES = 10_000  # handshake counters of successive impostors never meet
 
 
@@ -46,6 +48,7 @@ class RigOptions:
     site: str = "demo"
     table: str | None = None
     server_options: tuple[str, ...] = ("--beacon-interval", "5")
+    mosquitto: bool = False
 
 
 def make_run_dir(seed: int, runs: Path | None = None) -> Path:
@@ -120,6 +123,7 @@ class Rig:
                 self.folder / "server.log",
                 self.options.site,
                 self.options.server_options,
+                broker=PrivateMosquitto(self.folder / "broker") if self.options.mosquitto else None,
             )
             self._stack.callback(self._server.stop)
             self._server.start()
@@ -233,8 +237,14 @@ class Rig:
 
     @property
     def features(self) -> frozenset[str]:
-        """What the chosen kind of board declares."""
-        return catalogue.kind(self.options.board.kind).features
+        """What the chosen kind of board declares, and what the chosen broker tells."""
+        board = catalogue.kind(self.options.board.kind).features
+        return board if self.options.mosquitto else board | {TELLING_BROKER}
+
+    @property
+    def set_up(self) -> str:
+        """What was chosen, for people."""
+        return f"board {self.options.board.kind}{' with mosquitto' if self.options.mosquitto else ''}"
 
     def console_tail(self, chars: int) -> str:
         """The end of every terminal's console, for a report."""

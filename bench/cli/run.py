@@ -50,6 +50,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument("--case", metavar="NAME", help="only this case")
     parser.add_argument(
+        "--broker",
+        choices=("embedded", "mosquitto"),
+        default="embedded",
+        help="what terminals connect to: the server's own broker, or a private mosquitto beside it",
+    )
+    parser.add_argument(
         "--seed", type=int, help="seed of everything random in the run (default: a fresh one, printed)"
     )
     parser.add_argument(
@@ -144,7 +150,7 @@ def _run_suites(
     try:
         run_in_lanes(
             chosen,
-            RigOptions(request, result.seed),
+            RigOptions(request, result.seed, mosquitto=arguments.broker == "mosquitto"),
             folder,
             Recorder(result, progress),
             only=arguments.case,
@@ -199,6 +205,8 @@ def replay_line(arguments: argparse.Namespace, suite: str, case: str, seed: int)
         words += ["--port", arguments.port]
     if arguments.icount is not None:
         words += ["--icount", str(arguments.icount)]
+    if arguments.broker != "embedded":
+        words += ["--broker", arguments.broker]
     return shlex.join([*words, "--suite", suite, "--case", case, "--seed", str(seed)])
 
 

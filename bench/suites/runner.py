@@ -125,7 +125,7 @@ def _prepare(rig: Rig, suite: Suite) -> CaseResult | None:
 def _run_case(rig: Rig, suite: Suite, case: Case) -> CaseResult:
     missing = sorted(case.features - rig.features)
     if missing:
-        return CaseResult(case.name, SKIP, f"board {rig.options.board.kind} has no {', '.join(missing)}")
+        return CaseResult(case.name, SKIP, f"{rig.set_up} has no {', '.join(missing)}")
     began = time.monotonic()
     outcome, detail = _judge(rig, case)
     seconds = time.monotonic() - began

@@ -6,7 +6,7 @@ import json
 
 from bench.errors import check
 from bench.paths import FIXTURES
-from bench.rig import Rig
+from bench.rig import TELLING_BROKER, Rig
 from bench.suites.signing.common import (
     ONE_ESPRESSO,
     SUITE,
@@ -81,7 +81,11 @@ def sequence_zero_is_refused(rig: Rig) -> None:
         check(order_count(rig) == before, "it became an order")
 
 
-@SUITE.case("foreign_topic_is_denied", threat="a terminal publishing under another's topic")
+@SUITE.case(
+    "foreign_topic_is_denied",
+    features=(TELLING_BROKER,),
+    threat="a terminal publishing under another's topic",
+)
 def foreign_topic_is_denied(rig: Rig) -> None:
     """A terminal can neither publish under another's topic nor listen to another's answers."""
     refused = refusals(rig, "t-0008")

@@ -6,7 +6,7 @@ from bench.errors import check
 from bench.faults.mqtt import Publish
 from bench.faults.rules import Hold
 from bench.impostor import hint_status, is_hint
-from bench.rig import Rig
+from bench.rig import TELLING_BROKER, Rig
 from bench.suites.signing.common import (
     DOWN,
     HELLO_REFUSED,
@@ -154,7 +154,7 @@ def cross_device_op_is_refused(rig: Rig) -> None:
     check(order_count(rig) == before, "a foreign op became an order")
 
 
-@SUITE.case("cross_site_op_is_refused", threat="an op of another site")
+@SUITE.case("cross_site_op_is_refused", features=(TELLING_BROKER,), threat="an op of another site")
 def cross_site_op_is_refused(rig: Rig) -> None:
     """An op sealed for another site, and one sent under another site's topic, change nothing."""
     before, refused = order_count(rig), refusals(rig, "t-0008")
