@@ -179,8 +179,9 @@ def _add_backup(commands: Any) -> None:
                   "above what was said since the dump, and drop every session",
                   "tableside server after-restore --state restored --database @restored.url",
                   module="access_commands")  # fmt: skip
-    after.add_argument("--database", metavar="URL", help="the restored database, or @FILE that holds its URL "
-                                                         "(default: what the state folder remembers)")  # fmt: skip
+    after.add_argument("--database", metavar="URL",
+                       help="the restored database, or @FILE that holds its URL (default: what the state "
+                            "folder remembers)")  # fmt: skip
 
 
 def _add_evidence(commands: Any) -> None:
