@@ -72,8 +72,8 @@ class _BeaconLog:
     def load(self) -> Iterable[IssuedBeacon]:
         return self.known
 
-    def append(self, beacon: IssuedBeacon) -> None:
-        self.writer.run_from_thread(StoreBeacon(self.site, beacon), BEACON_STORE_TIMEOUT_S)
+    def append(self, beacon: IssuedBeacon) -> Iterable[IssuedBeacon] | None:
+        return self.writer.run_from_thread(StoreBeacon(self.site, beacon), BEACON_STORE_TIMEOUT_S)
 
 
 class OrderServer:

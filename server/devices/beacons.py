@@ -23,9 +23,17 @@ class BeaconLog(Protocol):
         """Return the kept beacons in any order; the one with the highest counter must be among them."""
         ...
 
-    def append(self, beacon: IssuedBeacon) -> None:
-        """Store a beacon durably, before it is published. Those over ten minutes old may be dropped."""
+    def append(self, beacon: IssuedBeacon) -> Iterable[IssuedBeacon] | None:
+        """Store a beacon durably, before it is published. Those over ten minutes old may be dropped.
+
+        Where another server of the site was faster with this counter nothing is stored, and the beacons that
+        are kept are returned.
+        """
         ...
+
+
+def _newest(beacons: Iterable[IssuedBeacon]) -> list[IssuedBeacon]:
+    return sorted(beacons, key=lambda beacon: (beacon.epoch, beacon.counter))[-_KEEP:]
 
 
 class Beacons:
@@ -49,7 +57,7 @@ class Beacons:
         self._clock = clock
         self._entropy = entropy
         self._minimum_firmware = minimum_firmware
-        self._recent = sorted(log.load(), key=lambda beacon: (beacon.epoch, beacon.counter))[-_KEEP:]
+        self._recent = _newest(log.load())
 
     def issue(self, menu: MenuReference) -> bytes:
         """Store a new beacon for the published menu and return its frame, ready to be published retained.
@@ -57,6 +65,18 @@ class Beacons:
         Rotates the daily decryption key when its day is over. Raises: KeyFileError when that key cannot be
         written.
         """
+        while True:
+            now, issued = self._next(menu)
+            others = self._log.append(issued)
+            if others is None:
+                break
+            self._recent = _newest(others)
+        fresh = [kept for kept in self._recent if self._age_s(kept, now) <= BEACON_MAX_AGE_S]
+        self._recent = [*fresh[-_KEEP + 1 :], issued]
+        return issued.frame
+
+    def _next(self, menu: MenuReference) -> tuple[int, IssuedBeacon]:
+        """The time now and the beacon after the newest known one."""
         now = self._clock.unix_time()
         decrypt_spki, decrypt_kid = self._keystore.current_decrypt(now)
         last = self._recent[-1] if self._recent else None
@@ -73,13 +93,8 @@ class Beacons:
             minimum_firmware=self._minimum_firmware,
             certificate=self._keystore.certificate,
         )
-        issued = IssuedBeacon(
-            epoch, beacon.counter, now, beacon.seal(self._keystore.server_sign), decrypt_kid
-        )
-        self._log.append(issued)
-        fresh = [kept for kept in self._recent if self._age_s(kept, now) <= BEACON_MAX_AGE_S]
-        self._recent = [*fresh[-_KEEP + 1 :], issued]
-        return issued.frame
+        frame = beacon.seal(self._keystore.server_sign)
+        return now, IssuedBeacon(epoch, beacon.counter, now, frame, decrypt_kid)
 
     def find(self, counter: int, beacon_hash: bytes) -> IssuedBeacon:
         """Return the beacon a Hello names.

@@ -10,6 +10,7 @@ A URL may hold a password: it is never put into a message, ``where`` is shown in
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,6 +36,7 @@ from server.storage.location import URL_NAME, remember
 from server.storage.schema import SCHEMA_VERSION
 from server.storage.transaction import Rows, as_psycopg
 
+_log = logging.getLogger("tableside.storage")
 HOUSE_LOCK = 0x7461_626C
 CONNECT_TIMEOUT_S = 5
 _ALONE = f"SELECT pg_advisory_xact_lock({HOUSE_LOCK})"
@@ -45,6 +47,10 @@ _SETTINGS = (
     "SELECT set_config('synchronous_commit', 'on', false) "
     "WHERE current_setting('synchronous_commit') = 'off'; "
     "SET idle_in_transaction_session_timeout = '20s'; SET lock_timeout = '20s'; SET statement_timeout = '60s'"
+)
+_OTHERS = (
+    "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() "
+    "AND application_name = 'tableside' AND pid <> pg_backend_pid()"
 )
 _KEEPALIVES: dict[str, Any] = {
     "keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
@@ -133,7 +139,16 @@ class PostgresConnection:
 
     def begin(self, *, shared: bool = False) -> None:
         """Begin a transaction alone in the house, or together with others who lock their rows."""
-        self.driver.execute(f"BEGIN; {_SHARED if shared else _ALONE}")
+        self.start(f"BEGIN; {_SHARED if shared else _ALONE}")
+
+    def start(self, statement: str) -> None:
+        """Run the first statement of a transaction, on a new connection where the old one turns out lost."""
+        try:
+            self.driver.execute(statement.encode())
+        except psycopg.OperationalError:
+            if not self.lost:
+                raise
+            self.driver.execute(statement.encode())
 
     def commit(self) -> None:
         """Commit; when this returns, it is on disk."""
@@ -227,6 +242,8 @@ def open_postgres(url: str, state: Path, *, create: bool = False, upgrade: bool 
             database.made, database.upgraded_from = _prepared(
                 connection, database.name, state, create=create, upgrade=upgrade
             )
+            if connection.exec_driver_sql("SHOW fsync").scalar_one() != "on":
+                _log.warning("%s runs with fsync off: a power cut there loses confirmed orders", database.name)
         remember(state, url)
     except BaseException:
         engine.dispose()
@@ -247,6 +264,11 @@ def _prepared(
         make_tables(connection)
         return True, None
     if found < SCHEMA_VERSION and upgrade:
+        others = connection.exec_driver_sql(_OTHERS).scalar_one()
+        if others:
+            raise StorageError(
+                f"{others} connections of a server to {shown} are open; stop every server on it first"
+            )
         upgrade_tables(connection)
         return False, found
     if found != SCHEMA_VERSION:
@@ -281,7 +303,7 @@ class PostgresReader:
     def snapshot(self) -> Iterator[PostgresConnection]:
         """One moment of the database. Raises: StorageError."""
         with explained(self._shown):
-            self._connection.driver.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            self._connection.start("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             try:
                 yield self._connection
             finally:

@@ -89,20 +89,25 @@ def load_beacons(connection: Transaction, site: str) -> list[IssuedBeacon]:
 
 @dataclass(frozen=True, slots=True)
 class StoreBeacon:
-    """Writer job: remember a beacon before it is published, forget those nobody may name any more."""
+    """Writer job: remember a beacon before it is published, forget those nobody may name any more.
+
+    Gives None, or the stored beacons where another server took this counter.
+    """
 
     site: str
     beacon: IssuedBeacon
 
-    def __call__(self, connection: Transaction) -> None:
+    def __call__(self, connection: Transaction) -> list[IssuedBeacon] | None:
         beacon = self.beacon
         connection.execute(
             "DELETE FROM beacon WHERE site = ? AND time < ?", (self.site, beacon.time - BEACON_MAX_AGE_S)
         )
-        connection.execute(
-            "INSERT INTO beacon (site, epoch, counter, time, frame, decrypt_kid) VALUES (?,?,?,?,?,?)",
+        stored = connection.execute(
+            "INSERT INTO beacon (site, epoch, counter, time, frame, decrypt_kid) VALUES (?,?,?,?,?,?) "
+            "ON CONFLICT DO NOTHING",
             (self.site, beacon.epoch, beacon.counter, beacon.time, beacon.frame, beacon.decrypt_kid),
         )
+        return None if stored.rowcount == 1 else load_beacons(connection, self.site)
 
 
 @dataclass(frozen=True, slots=True)

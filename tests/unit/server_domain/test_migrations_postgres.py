@@ -13,6 +13,7 @@ from sqlalchemy.engine import Engine
 
 from server.storage import migrations
 from server.storage.database import OtherSchema, StorageError, open_database
+from server.storage.postgres import PostgresConnection
 from server.storage.schema import HEAD_REVISION, SCHEMA_VERSION
 
 ORDER = (
@@ -123,6 +124,16 @@ def test_a_server_does_not_change_a_schema_that_others_may_be_using(old: str, tm
         open_database(tmp_path, create=True, upgrade=True, url=old)
     assert refused.value.code == "DATABASE_SCHEMA"
     assert schema_of(old) == before
+
+
+def test_a_schema_is_not_changed_under_a_server_that_is_connected(old: str, tmp_path: Path) -> None:
+    running = PostgresConnection(old)
+    running.begin()
+    running.rollback()
+    with pytest.raises(StorageError, match="1 connections of a server .* stop every server"):
+        open_database(tmp_path, upgrade=True, url=old)
+    running.close()
+    open_database(tmp_path, upgrade=True, url=old).close()
 
 
 def test_a_database_from_a_newer_server_is_left_alone(tmp_path: Path) -> None:
