@@ -310,6 +310,7 @@ class OrderServer:
             self.observations,
             self._need_broker(),
             self.notices,
+            self._updates,
         )
         self._http = HttpSide(parts)
         await self._http.start()

@@ -28,6 +28,8 @@ FAILURES = frozenset(
         words.NO_SPACE,
         words.BAD_BYTES,
         words.BAD_MANIFEST,
+        words.FELL_BACK,
+        words.IMAGE_REFUSED,
     }
 )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-SLOTS = ("a", "b", "factory")
+SLOTS = ("a", "b", "factory", "image ota_0", "image ota_1")
 STATES = ("confirmed", "downloading", "verified", "waiting for its restart", "on trial", "rolled back")
 TRIES_SPENT, STARTS_SPENT, SLOT_BAD, NO_SPACE, BAD_BYTES, BAD_MANIFEST = 1, 2, 3, 8, 9, 14
+FELL_BACK, IMAGE_REFUSED = 18, 19
 REASONS = (
     "",
     "the new release was started three times and did not prove itself",
@@ -24,6 +25,12 @@ REASONS = (
     "the release runs there already",
     "the offer is not the answer to the terminal's question: old, or meant for another one",
     "the release key is older than one the terminal knows, or nobody it trusts has named it",
+    "the new firmware image did not prove itself in its one start: the bootloader went back",
+    "the chip does not start the firmware image",
+    "what runs is not the firmware image on record: it was flashed by cable",
+    "the firmware image on record is damaged: the bootloader took the other one",
+    "the bootloader's choice could not be stored, or did not read back",
+    "not now: another update of this terminal comes first",
 )
 
 

@@ -87,6 +87,11 @@ class Updates:
             return None
         return self._on_offer.releases.find(ref)
 
+    def may_fetch(self, device: str, ref: bytes) -> bool:
+        """Whether a release's rollout has this terminal; one that is fetching may end while it is paused."""
+        rollout = self._on_offer.rollouts.get(ref)
+        return rollout is not None and rollout.includes(device, self._on_offer.groups.get(device, ""))
+
     # ------------------------------------------------------------ what terminals send
 
     def present(self, device: str, presence: Presence) -> None:

@@ -13,14 +13,14 @@ from server.web import problems
 from server.web.access import Role
 from server.web.auth import Allow, Change
 from server.web.guard import Guard
-from server.web.routes import bills, devices, house, kitchen, live, ops, orders, public, registry
+from server.web.routes import bills, devices, house, kitchen, live, ops, orders, public, registry, releases
 from server.web.services import Services
 
 TITLE = "Tableside"
 VERSION = "1"
 ROUTERS = (
     public.router, house.router, orders.router, kitchen.router, bills.router, ops.router, devices.router,
-    registry.router,
+    registry.router, releases.router,
 )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from server.storage.writer import Writer
 from server.transport.ingest import Ingest
 from server.transport.notices import Notices
 from server.transport.observations import Observations
+from server.transport.updates import Updates
 from server.web.access import Caller, Role, TokenBook
 from server.web.app import create_app
 from server.web.feed import Hub
@@ -45,6 +46,7 @@ class Parts:
     observations: Observations
     broker: Connected
     notices: Notices
+    updates: Updates
 
 
 class HttpSide:
@@ -74,6 +76,7 @@ class HttpSide:
             notices=parts.notices,
             house=Service(parts.catalogue, parts.clock),
             hub=Hub(reads, config.site),
+            updates=parts.updates,
         )
         services.metrics.watch(lambda: figures(services), lambda: services.observations.totals)
         host, port = config.http or ("127.0.0.1", 0)

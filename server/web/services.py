@@ -22,6 +22,7 @@ from server.storage.writer import Writer
 from server.transport.ingest import Ingest
 from server.transport.notices import Notices
 from server.transport.observations import Observations
+from server.transport.updates import Updates
 from server.web.access import TokenBook
 from server.web.feed import Hub
 from server.web.idempotency import Call, Once, Stored, once_by_admin
@@ -59,6 +60,7 @@ class Services:
     notices: Notices
     house: Service
     hub: Hub
+    updates: Updates
 
     async def act(self, call: Call, change: Change, status: int = 200) -> Response:
         """Change the house at most once per Idempotency-Key; terminals are told after the commit."""

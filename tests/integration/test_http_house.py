@@ -71,7 +71,13 @@ WHO_MAY: dict[tuple[str, str], set[str]] = {
     ("POST", "/v1/devices"): {M},
     ("POST", "/v1/devices/{device}/state"): {M},
     ("GET", "/v1/releases"): {M},
+    ("POST", "/v1/releases"): {M},
+    ("POST", "/v1/releases/{reference}/rollout"): {M},
+    ("POST", "/v1/releases/{reference}/state"): {M},
     ("GET", "/v1/releases/status"): {M},
+    ("GET", "/v1/releases/history/{device}"): {M},
+    ("GET", "/v1/releases/{digest}/offer"): {M, D},
+    ("GET", "/v1/releases/{digest}"): {M, D},
 }
 PUBLIC = {
     ("GET", "/healthz"),
@@ -123,7 +129,7 @@ def test_only_these_roles_get_in(api: Api, key: tuple[str, str]) -> None:
     method, template = key
     path = template.format(
         seating=999_999, booking=999_999, order=999_999, line=0, item=1, bill=999_999, payment=999_999,
-        device="t-0404", table="t-404", course=2, token_id="ffff",
+        device="t-0404", table="t-404", course=2, token_id="ffff", digest="00" * 8, reference="00" * 8,
     )  # fmt: skip
     sent: dict[str, Any] = {} if method == "GET" else {"json": {}}
     assert api.call(method, path, role=None, **sent).status_code == 401

@@ -1,4 +1,4 @@
-"""Terminals and their releases, as a manager sees and changes them."""
+"""Terminals, as a manager sees and changes them."""
 
 from __future__ import annotations
 
@@ -58,26 +58,6 @@ class DeviceChange(Asked):
     model_config = examples({"state": "suspended"}, {"state": "active", "table": "7"})
     state: Literal["active", "suspended", "retired"]
     table: str | None = Field(default=None, pattern=ID)
-
-
-class ReleaseView(BaseModel):
-    """A bundle on offer; ``version`` is major << 16 | minor << 8 | patch."""
-
-    ref: str
-    version: int
-    hardware: str
-    size_bytes: int
-
-
-class UpdateView(BaseModel):
-    """Where a terminal says its update stands."""
-
-    device: str
-    running: int
-    slot: int
-    state: int
-    offset: int
-    reason: int
 
 
 @router.get("/v1/devices")
@@ -150,40 +130,3 @@ async def change_state(
         return {"device": device, "state": body.state, "before": before.value}
 
     return await services.change(call, change)
-
-
-@router.get("/v1/releases", tags=["releases"])
-async def releases(request: Request, _: Annotated[Caller, Depends(Allow(Role.MANAGER))]) -> list[ReleaseView]:
-    """Bundles on offer, oldest first."""
-    services = services_of(request)
-    loop = asyncio.get_running_loop()
-    found = await loop.run_in_executor(
-        services.executor, Ledger(services.database.path).releases, services.site
-    )
-    return [
-        ReleaseView(ref=row.ref.hex(), version=row.version, hardware=row.hardware, size_bytes=row.size_bytes)
-        for row in found
-    ]
-
-
-@router.get("/v1/releases/status", tags=["releases"])
-async def release_status(
-    request: Request, _: Annotated[Caller, Depends(Allow(Role.MANAGER))]
-) -> list[UpdateView]:
-    """Where each terminal's update stands, in its own words."""
-    services = services_of(request)
-    loop = asyncio.get_running_loop()
-    found = await loop.run_in_executor(
-        services.executor, Ledger(services.database.path).update_states, services.site
-    )
-    return [
-        UpdateView(
-            device=row.device,
-            running=row.running,
-            slot=row.slot,
-            state=row.state,
-            offset=row.offset,
-            reason=row.reason,
-        )
-        for row in found
-    ]
