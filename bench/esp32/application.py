@@ -17,7 +17,7 @@ from bench.paths import ROOT
 FIRMWARE = ROOT / "firmware"
 _STAYS_SOURCE = {"boot.py", "main.py"}  # MicroPython looks for exactly these names
 _NEEDED = {"main.py", "board.py", "terminal/ota/loader.py", "terminal/app.py"}
-_BENCH_ONLY = {"terminal/agent.py"}  # cuts the flash and floods the link on command: not for a restaurant
+_BENCH_ONLY = {"terminal/agent.py", "campaign.py"}  # cut the flash and flood the link: not for a restaurant
 
 # MicroPython's VfsLfs2 defaults on ESP32 (bytes)
 _BLOCK, _READ, _PROGRAM, _LOOKAHEAD, _CACHE = 4096, 32, 32, 32, 128

@@ -131,6 +131,7 @@ def test_micropython_mounts_the_file_system_and_imports_the_application(made: Bu
     assert seen["root_bytes"] == 422
     assert {"boot.py", "main.py", "board.mpy", "terminal"} <= set(seen["files"])
     assert "agent.mpy" not in seen["terminal"], "the bench's agent must not reach a restaurant"
+    assert "campaign.mpy" not in seen["files"]
 
 
 MOUNT_SCRIPT = """
