@@ -243,7 +243,7 @@ def open_postgres(url: str, state: Path, *, create: bool = False, upgrade: bool 
                 connection, database.name, state, create=create, upgrade=upgrade
             )
             if connection.exec_driver_sql("SHOW fsync").scalar_one() != "on":
-                _log.warning("%s runs with fsync off: a power cut there loses confirmed orders", database.name)
+                _log.warning("%s runs without fsync: a power cut there loses orders", database.name)
         remember(state, url)
     except BaseException:
         engine.dispose()

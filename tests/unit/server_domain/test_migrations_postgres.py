@@ -130,7 +130,7 @@ def test_a_schema_is_not_changed_under_a_server_that_is_connected(old: str, tmp_
     running = PostgresConnection(old)
     running.begin()
     running.rollback()
-    with pytest.raises(StorageError, match="1 connections of a server .* stop every server"):
+    with pytest.raises(StorageError, match=r"1 connections of a server .* stop every server"):
         open_database(tmp_path, upgrade=True, url=old)
     running.close()
     open_database(tmp_path, upgrade=True, url=old).close()

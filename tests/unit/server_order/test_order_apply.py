@@ -11,6 +11,7 @@ from database_kit import BROKEN_RULE, KINDS, url_for
 from order_kit import (
     DEVICE,
     ESPRESSO,
+    NOW_S,
     OTHER_DEVICE,
     OTHER_TABLE,
     SITE,
@@ -23,10 +24,11 @@ from order_kit import (
     order_op,
 )
 
-from server.devices.records import DeviceState
+from server.devices.records import DeviceState, IssuedBeacon
 from server.ordering.apply import SessionGone
 from server.storage import admin
 from server.storage.ledger import Ledger
+from server.storage.registry import StoreBeacon
 from server.wire.ops import Line, Op, RejectCode, Status
 
 COFFEE = Line(ESPRESSO, 2)
@@ -171,3 +173,10 @@ def test_lsns_and_order_numbers_have_no_gaps(house: House, tmp_path: Path) -> No
     answers = Ledger(tmp_path).answers(SITE)
     assert [answer.lsn for answer in answers] == [1, 2, 3, 4, 5, 6]
     assert [answer.order_number for answer in answers] == [1, 0, 2, 0, 3, 0]
+
+
+def test_a_beacons_counter_is_stored_once_and_the_slower_server_learns_who_has_it(house: House) -> None:
+    first = IssuedBeacon(1, 7, NOW_S, b"first", b"kid")
+    assert StoreBeacon(SITE, first)(house.connection) is None
+    second = IssuedBeacon(1, 7, NOW_S, b"second", b"kid")
+    assert StoreBeacon(SITE, second)(house.connection) == [first]

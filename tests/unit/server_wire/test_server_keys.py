@@ -6,12 +6,12 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from server_kit import FIXTURES, MENU, NOW, SITE, Device, SeededEntropy, Site, signer, verify_key
+from server_kit import FIXTURES, MENU, NOW, SITE, Device, MemoryLog, SeededEntropy, Site, signer, verify_key
 
 from server.devices.beacons import Beacons
 from server.devices.keyfiles import KeyFileError, load_signer
 from server.devices.keys import KeyStore
-from server.devices.records import MenuReference
+from server.devices.records import IssuedBeacon, MenuReference
 from server.wire.errors import Refusal, RefusalCode
 from server.wire.frames import SERVER_SIGN, Beacon, Certificate
 
@@ -172,6 +172,23 @@ def test_a_beacons_counter_is_stored_before_the_beacon_leaves(site: Site) -> Non
         beacons.issue(MENU)
     with pytest.raises(Refusal):
         beacons.find(1, bytes(32))
+
+
+def test_two_servers_of_a_site_never_use_a_counter_twice(site: Site) -> None:
+    class Shared(MemoryLog):
+        """As the database does it: a counter that is taken is answered with what is there."""
+
+        def append(self, beacon: IssuedBeacon) -> list[IssuedBeacon] | None:  # type: ignore[override]
+            if beacon.counter in {kept.counter for kept in self.beacons}:
+                return list(self.beacons)
+            self.beacons.append(beacon)
+            return None
+
+    log = Shared()
+    servers = [Beacons(SITE, site.keystore, log, site.clock, site.entropy) for _ in range(2)]
+    root = verify_key("root")
+    issued = [Beacon.open(servers[number % 2].issue(MENU), root, SITE)[0].counter for number in range(5)]
+    assert issued == [1, 2, 3, 4, 5]
 
 
 def test_counters_go_on_and_hellos_stay_good_over_a_restart(site: Site) -> None:
