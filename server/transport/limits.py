@@ -43,6 +43,49 @@ class TokenBucket:
         self._tokens -= 1.0
 
 
+LATE_S = 10.0
+EARLY_S = 0.05
+
+
+class Turns:
+    """A rate for many names that all come at once: who is too early gets a turn of its own, first come first.
+
+    Told to come in so many milliseconds, a name that comes then is let in, and whoever comes later queues
+    behind it. So a crowd of N is through after N / rate seconds, and nobody waits longer. A turn that was
+    missed by ten seconds is given up. Remembers one number per waiting name.
+    """
+
+    def __init__(self, rate: Rate, now: float) -> None:
+        self._gap_s = 1.0 / rate.per_second
+        self._slack_s = (rate.burst - 1.0) * self._gap_s
+        self._booked_to = now  # every turn before this is taken; may lie ahead of now by the slack
+        self._turns: dict[str, float] = {}  # in the order of the turns
+
+    def wait_ms(self, name: str, now: float) -> int:
+        """0: it is this name's turn, and ``take`` uses it up; else the milliseconds until it is."""
+        turn = self._turn(name, now)
+        return 0 if now >= turn - EARLY_S else int((turn - now) * 1000.0) + 1
+
+    def take(self, name: str) -> None:
+        """Use up the turn that ``wait_ms`` has just found due."""
+        del self._turns[name]
+
+    def _turn(self, name: str, now: float) -> float:
+        known = self._turns.get(name)
+        if known is not None and now <= known + LATE_S:
+            return known
+        self._turns.pop(name, None)
+        while self._turns:
+            first = next(iter(self._turns))
+            if now <= self._turns[first] + LATE_S:
+                break
+            del self._turns[first]
+        turn = max(now, self._booked_to - self._slack_s)
+        self._booked_to = max(self._booked_to, now) + self._gap_s
+        self._turns[name] = turn
+        return turn
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The limits of a server. ``frame`` bounds what a device may make the server verify, before any MAC."""
@@ -66,7 +109,7 @@ class RateLimiter:
         self._clock = clock
         now = clock()
         self._op_site = TokenBucket(limits.op_site, now)
-        self._hello_site = TokenBucket(limits.hello_site, now)
+        self._hello_turns = Turns(limits.hello_site, now)
         self._frame: dict[str, TokenBucket] = {}
         self._op_device: dict[str, TokenBucket] = {}
         self._op_table: dict[str, TokenBucket] = {}
@@ -88,10 +131,16 @@ class RateLimiter:
         )
 
     def hello(self, device: str) -> int:
-        """Ask for one handshake, before any RSA work. Returns 0, or the milliseconds to wait."""
-        return self._take(
-            self._bucket(self._hello_device, device, self._limits.hello_device), self._hello_site
-        )
+        """Ask for one handshake, before any RSA work. Returns 0, or the milliseconds to wait: of the site's
+        rate, until a turn that is kept for this device.
+        """
+        own = self._bucket(self._hello_device, device, self._limits.hello_device)
+        now = self._clock()
+        wait_ms = own.wait_ms(now) or self._hello_turns.wait_ms(device, now)
+        if wait_ms == 0:
+            own.take()
+            self._hello_turns.take(device)
+        return wait_ms
 
     def login(self, device: str) -> int:
         """Ask for one password hash; unknown names share the bucket "". Returns 0, or the milliseconds to
