@@ -15,13 +15,10 @@ POWER_ON = 1  # board.reset_cause()
 
 def main(board):
     # Judge the image that runs -> False if the terminal has to restart for the right one.
-    # Sets board.image_on_trial and board.image_pending. A chip without two images goes on at once.
+    # Sets board.image_on_trial and board.image_pending.
     board.image_on_trial = board.image_pending = False
-    partition = board.images()
-    if partition is None:
-        return True
     try:
-        images = Images(partition)
+        images = Images(board.images())
     except OtaError:
         return True  # the chip's table has no two OTA partitions: nothing to choose from
     state, chosen = choose(board, images)

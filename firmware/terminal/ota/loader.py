@@ -74,7 +74,7 @@ def main(board):
 
 def _image_may_run(board):
     # Whether the firmware image that runs is the right one; always, where there is only one.
-    if not hasattr(board, "images"):
+    if not hasattr(board, "images") or board.images() is None:
         return True
     from . import image_boot
 
