@@ -262,17 +262,23 @@ class Office:
         self._mosquitto.start(self._admin)
         login = parse_broker(self._mosquitto.server_option)
         assert login is not None
+        self.login = login
+        await self.begin()
+        self.link = MqttLink("t-0001", PASSWORD, lambda topic, payload, retain: None)
+        await self.link.open("127.0.0.1", login.port)
+        return self
+
+    async def begin(self) -> None:
+        """Start a server's side of it, with nothing taken yet."""
+        self.taken.clear()
         self.broker = ExternalBroker(
             site=SITE,
-            login=login,
+            login=self.login,
             known=lambda device: device == "t-0001",
             on_publish=lambda device, kind, payload, done: self.taken.append((payload, done)),
             refuse=lambda device, code: None,
         )
         await self.broker.start()
-        self.link = MqttLink("t-0001", PASSWORD, lambda topic, payload, retain: None)
-        await self.link.open("127.0.0.1", login.port)
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         self.link.abort()
@@ -285,6 +291,29 @@ class Office:
             self.link.publish(f"o/{SITE}/t-0001/op", number.to_bytes(4, "big") + bytes(96))
             if len(self.link.unacked) > 300:
                 await soon(lambda: len(self.link.unacked) < 50, "mosquitto takes them")
+
+
+def test_nothing_is_acknowledged_before_its_commit(template: Path, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Office(template, tmp_path) as office:
+            await office.publish(5)
+            await soon(lambda: len(office.taken) == 5, "all came")
+            first = office.taken.pop(0)
+            first[1](True)  # one is committed, four are not
+            await asyncio.sleep(0.1)  # its PUBACK is on its way, and no other may be
+            await office.broker.shutdown()
+            await office.begin()
+            await soon(lambda: len(office.taken) == 4, "the four others came again")
+            for _, done in office.taken:
+                done(True)
+            await asyncio.sleep(0.1)
+            await office.broker.shutdown()
+            await office.begin()
+            await office.publish(1)
+            await soon(lambda: len(office.taken) == 1, "a new one, and none of the old")
+            office.taken[0][1](True)
+
+    run(scenario())
 
 
 def test_a_message_that_could_not_be_stored_is_offered_again(
