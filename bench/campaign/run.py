@@ -24,7 +24,7 @@ from bench.campaign.machine import working_folder
 from bench.campaign.oracles import Failure
 from bench.campaign.plan import Task
 from bench.campaign.player import Outcome, Player
-from bench.campaign.wire import KILL, WireVerdict
+from bench.campaign.wire_cases import KILL, WireVerdict
 from bench.campaign.world import World
 
 SCHEMA = "tableside.campaign/1"

@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.boards.flashmap import REGIONS, SECTOR_BYTES
 from bench.campaign.trace import PAGE_BYTES
-from bench.campaign.wire import Traffic
+from bench.campaign.wire_cases import Traffic
 from bench.campaign.world import World
 
 CYCLES = 100_000  # erases a sector of NOR flash is specified for

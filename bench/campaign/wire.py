@@ -14,13 +14,10 @@ that time decides (beacons, acknowledgements). The lines are "wire link=7", "wir
 
 from __future__ import annotations
 
-import json
 import random
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, redirect_stdout
-from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
@@ -28,11 +25,22 @@ from bench import provision, releases
 from bench.boards import catalogue
 from bench.campaign import signer
 from bench.campaign.oracles import Failure
+from bench.campaign.wire_cases import (
+    KILL,
+    LINK,
+    Traffic,
+    WireCase,
+    WireVerdict,
+    judge_books,
+    judge_console,
+    link_cases,
+)
 from bench.errors import BenchError, ConsoleClosed, DeadlinePassed, RpcRefused
 from bench.faults.link import FatalPacket, Link
 from bench.kill.victim import Victim
 from bench.sim.keys import cheap_password_hash
-from bench.terminal import COMMITTED, Terminal
+from bench.terminal import Terminal
+from bench.wait import until
 from server import cli
 from server.devices.records import DeviceState
 from server.releases import files as release_files
@@ -43,49 +51,13 @@ from server.storage.ledger import Ledger
 
 SITE = "demo"
 TERMINALS = 6
-LINK, KILL = "link", "kill"
 _BACKOFF_MS = 250
 _UPDATE_S = 60.0
 _ASSET_BYTES = 6000
 _POINTS = {False: "commit", True: "committed"}
 _MOST_KILLS = 80
-# A cut between question and answer leaves an offer without proof of its freshness: refused, and made again.
-_GOOD_REASONS = {"none", "cancelled", "stale-offer"}
 _SERVER_OPTIONS = ("--beacon-interval", "30", "--limit-hello", "50:200")
 _SLOTS = ("a", "b", "factory")
-_LINE = re.compile(r"wire (link|kill)=(\d+)(:after)?")
-
-
-@dataclass(frozen=True)
-class WireCase:
-    """One fault of one update. `after`: once the packet arrived, or once the COMMIT returned."""
-
-    kind: str
-    number: int
-    after: bool
-
-    def __str__(self) -> str:
-        return f"wire {self.kind}={self.number}" + (":after" if self.after else "")
-
-
-@dataclass(frozen=True)
-class WireVerdict:
-    """What became of it. `happened` is False when the update was over before the packet or commit came."""
-
-    case: WireCase
-    happened: bool
-    failures: tuple[Failure, ...]
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """MQTT packets of one update in both directions, and their bytes without TCP/IP.
-
-    From the publication to the confirmed report: restart, new session and two orders are part of it.
-    """
-
-    packets: int
-    mqtt_bytes: int
 
 
 class _Guest:
@@ -273,68 +245,28 @@ class Restaurant:
             answers = [guest.terminal.reply(op) for op in guest.ops]
         except (DeadlinePassed, ConsoleClosed, RpcRefused) as trouble:
             return [Failure("G6", f"{guest.device} does not come to rest with the new release: {trouble}")]
-        failures = [
-            Failure("G8", f"order {answer.op} was answered with status {answer.status}")
-            for answer in answers
-            if answer.status != COMMITTED
-        ]
-        return failures + self._books(guest) + self._console(guest)
-
-    def _books(self, guest: _Guest) -> list[Failure]:
-        """What the server has committed about this terminal."""
         ledger = Ledger(self._state)
         stored = [order.op_id.hex() for order in ledger.orders(SITE) if order.device == guest.device]
-        failures = [
-            Failure("G8", f"order {op} is in the books {stored.count(op)} times")
-            for op in guest.ops
-            if stored.count(op) != 1
-        ]
+        said = console.events(since=guest.since)
+        return judge_books(guest.ops, answers, stored) + self._reported(guest) + judge_console(said)
+
+    def _reported(self, guest: _Guest) -> list[Failure]:
+        """Whether the server learns what runs on a terminal."""
+        ledger = Ledger(self._state)
         slot = guest.terminal.console.events("boot")[-1].data["slot"]
-        wanted = (self._version, slot)
-        seen: tuple[int, str] | None = None
-        deadline = time.monotonic() + _UPDATE_S
-        while seen != wanted and time.monotonic() < deadline:
+
+        def knows() -> bool:
             states = {state.device: state for state in ledger.update_states(SITE)}
-            if guest.device in states:
-                seen = (states[guest.device].running, _SLOTS[states[guest.device].slot])
-            if seen != wanted:
-                time.sleep(0.05)
-        if seen != wanted:
-            failures.append(Failure("G10", f"the server was told {seen}, {wanted} runs"))
-        return failures
+            told = states.get(guest.device)
+            return told is not None and (told.running, _SLOTS[told.slot]) == (self._version, slot)
 
-    def _console(self, guest: _Guest) -> list[Failure]:
-        """What the terminal said on the way."""
-        events = guest.terminal.console.events(since=guest.since)
-        boots = [event.data["reset_cause"] for event in events if event.name == "boot"]
-        failures = []
-        if boots != [2]:
-            failures.append(Failure("G5", f"the update took starts of causes {boots}, not one restart"))
-        bad = {e.data["reason"] for e in events if e.name == "ota"} - _GOOD_REASONS
-        if bad:
-            failures.append(Failure("G6", f"a good release was refused or rolled back: {sorted(bad)}"))
-        floors = [event.data["floor"] for event in events if event.name == "ota"]
-        if floors != sorted(floors):
-            failures.append(Failure("G4", f"the floor fell: {floors}"))
-        errors = [e.data for e in events if e.name == "error" and e.data["code"] == "HANDLER_FAULT"]
-        if errors:
-            failures.append(Failure("G1", f"the terminal reported {json.dumps(errors[0])}"))
-        return failures
-
-
-def parse(text: str) -> WireCase:
-    """Read a line. Raises: BenchError(BAD_LINE)."""
-    found = _LINE.fullmatch(text)
-    if found is None:
-        raise BenchError(
-            "BAD_LINE", f"{text!r} is no line of the campaign; one looks like: wire link=7:after"
-        )
-    return WireCase(found[1], int(found[2]), found[3] is not None)
-
-
-def link_cases(packets: int) -> list[WireCase]:
-    """Before and after every packet."""
-    return [WireCase(LINK, n, after) for n in range(1, packets + 1) for after in (False, True)]
+        try:
+            until(
+                knows, f"the server knows that {guest.device} runs {self._version:#x} from {slot}", _UPDATE_S
+            )
+        except DeadlinePassed as late:
+            return [Failure("G10", str(late))]
+        return []
 
 
 def play(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import images
-from bench.campaign import lines, plan, run, wear, wire, world
+from bench.campaign import lines, plan, run, wear, wire, wire_cases, world
 from bench.campaign.player import Player
 from bench.campaign.run import Tally
 from bench.cli import campaign_image
@@ -93,7 +93,7 @@ def run_campaign(arguments: argparse.Namespace) -> int:
     if arguments.board == "qemu":
         return _on_qemu(arguments, seed)
     if arguments.replay is not None and arguments.replay.startswith("wire "):
-        return _replay_wire(wire.parse(arguments.replay))
+        return _replay_wire(wire_cases.parse(arguments.replay))
     wanted = arguments.replay or (arguments.export[0] if arguments.export else None)
     line = lines.parse(wanted) if wanted is not None else None
     place = world.build(_image(), world.SEED)
@@ -178,7 +178,7 @@ def _wear(arguments: argparse.Namespace, place: world.World) -> int:
     return 0
 
 
-def _replay_wire(case: wire.WireCase) -> int:
+def _replay_wire(case: wire_cases.WireCase) -> int:
     with tempfile.TemporaryDirectory(prefix="tableside-wire-") as folder:
         verdict = wire.replay(Path(folder), case)
     for failure in verdict.failures:

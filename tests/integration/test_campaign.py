@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench import images
+from bench.boards.flashmap import FLASH_BYTES
 from bench.campaign import lines, plan, run, world
 from bench.campaign.lines import Fault, Line
-from bench.campaign.machine import Machine
+from bench.campaign.machine import RESET, Life, Machine
 from bench.campaign.player import Player
 from bench.campaign.run import Tally
 from bench.campaign.trace import FlashState, Step, Tear, Trace, torn
@@ -21,6 +24,7 @@ from bench.errors import BenchError
 from bench.mutants import ota
 
 POWER_CUT = 120
+POWER_ON, HARD = 1, 2
 KEYS = [
     "schema", "states", "cuts", "torn", "second_cuts", "link_cuts", "server_kills", "content_faults",
     "bit_rot", "failures", "states_per_s", "board", "seed",
@@ -118,6 +122,47 @@ def test_a_line_that_is_none_is_refused_with_a_sentence(text: str) -> None:
         lines.parse(text)
 
 
+# ---------------------------------------------------------------- the machine
+
+
+def test_reset_memory_outlives_a_reset_and_not_the_power(place: World) -> None:
+    with Machine(place.binary, place.served) as machine:
+        machine.load(place.base)
+        assert machine.live(place.script("new")).exit_code == RESET
+        assert started(machine.live(place.script(None)))["cause"] == HARD
+        assert started(machine.live(place.script(None)))["cause"] == HARD
+        machine.unplug()
+        assert started(machine.live(place.script(None)))["cause"] == POWER_ON
+
+
+def test_a_state_loaded_over_another_is_the_same_flash(place: World) -> None:
+    steps = place.goldens["new"].trace.steps
+    base = FlashState(place.base)
+    one, other = FlashState.copy_of(base), FlashState.copy_of(base)
+    one.apply(steps[:200])
+    other.apply(steps[:90])
+    with Machine(place.binary, place.served) as machine:
+        for state in (one, other, base):
+            machine.load_state(state)
+            assert machine.image() == state.data
+            machine.live(place.script("new"))
+        machine.load_state(other)
+        assert machine.image() == other.data
+
+
+def test_a_board_that_ends_by_itself_is_said_so(tmp_path: Path) -> None:
+    with Machine(Path("/bin/true"), b"", tmp_path) as machine:
+        machine.load(b"\xff" * FLASH_BYTES)
+        with pytest.raises(BenchError, match="ended by itself"):
+            machine.live({})
+
+
+def started(life: Life) -> Mapping[str, Any]:
+    found = life.first("started")
+    assert found is not None
+    return found
+
+
 # ---------------------------------------------------------------- playing
 
 
@@ -169,7 +214,14 @@ def test_every_planted_bug_changes_code_that_is_there() -> None:
 
 def test_a_planted_bug_is_caught(place: World) -> None:
     bug = next(mutant for mutant in ota.MUTANTS if mutant.name == "hardware and site not checked")
-    assert ota.find(bug, place, ota.image(), 1)["caught"]
+    assert ota.find(bug, place, ota.image(), 1, time.monotonic() + 60)["caught"]
+
+
+def test_the_image_with_every_bug_is_honest_until_one_is_chosen(place: World) -> None:
+    honest = world.on(place, ota.image())
+    assert [life.trace for life in honest.goldens["new"].lives] == [
+        life.trace for life in place.goldens["new"].lives
+    ]
 
 
 # ---------------------------------------------------------------- the command
