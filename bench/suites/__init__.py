@@ -7,7 +7,7 @@ from importlib import import_module
 from bench.errors import BenchError
 from bench.suites.registry import Suite
 
-NAMES = ("boot", "signing", "menu", "ota", "throughput", "faults")
+NAMES = ("boot", "signing", "menu", "ota", "releases", "throughput", "faults")
 
 
 def load(name: str) -> Suite:

@@ -29,7 +29,8 @@ def release_view(one: StoredRelease) -> dict[str, Any]:
 def terminal_view(one: TerminalUpdate) -> dict[str, Any]:
     """What a terminal runs, where its update stands, and why it does not run the newest."""
     failed = one.outcome == "failed"
-    reason = words.reason(one.reason) or (words.reason(one.failure) if failed else "")
+    # Offered again, a release that failed is refused as quarantined: that is not why it failed.
+    cause = one.failure if failed and one.reason in (0, words.QUARANTINED) else one.reason
     return {
         "device": one.device,
         "group": one.group,
@@ -39,7 +40,7 @@ def terminal_view(one: TerminalUpdate) -> dict[str, Any]:
         "slot": None if one.slot is None else words.slot(one.slot),
         "state": None if one.state is None else words.state(one.state),
         "offset_bytes": one.offset,
-        "reason": reason,
+        "reason": words.reason(cause),
         "release": one.release.hex() if one.release else None,
         "outcome": one.outcome or None,
         "seen_at": one.seen_at,

@@ -5,7 +5,7 @@ from __future__ import annotations
 SLOTS = ("a", "b", "factory", "image ota_0", "image ota_1")
 STATES = ("confirmed", "downloading", "verified", "waiting for its restart", "on trial", "rolled back")
 TRIES_SPENT, STARTS_SPENT, SLOT_BAD, NO_SPACE, BAD_BYTES, BAD_MANIFEST = 1, 2, 3, 8, 9, 14
-FELL_BACK, IMAGE_REFUSED = 18, 19
+QUARANTINED, FELL_BACK, IMAGE_REFUSED = 10, 18, 19
 REASONS = (
     "",
     "the new release was started three times and did not prove itself",
