@@ -31,7 +31,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
 def test_an_image_update_survives_power_cuts(
     real: tuple[Path, int], rollback: bool, updates: tuple[str, ...]
 ) -> None:
-    plan = images.Plan(stride=13, second=1, updates=updates, rollback=rollback)
+    plan = images.Plan(stride=25, second=1, updates=updates, rollback=rollback)
     result = images.finish(images.start(*real, plan))
     assert result["failed"] == []
     assert result["complete"]
