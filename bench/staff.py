@@ -117,9 +117,13 @@ class Staff:
         return {"seating": one[0], "into": other[0]}
 
     def _close(self, seen: Glimpse) -> dict[str, Any] | None:
-        paid = [seating for _, seating, state, total, done in seen.bills if state == "open" and total == done]
-        if paid and self.draw.random() < 0.9:
-            return {"seating": self.draw.choice(paid)}
+        billed = [bill for bill in seen.bills if bill[2] == "open"]
+        ready = [bill for bill in billed if bill[3] == bill[4]]
+        wish = self.draw.random()
+        if ready and wish < 0.6:
+            return {"seating": self.draw.choice(ready)[1]}
+        if billed and wish < 0.85:
+            return {"seating": self.draw.choice(billed)[1]}
         return self._seating(seen)
 
     def _seating(self, seen: Glimpse) -> dict[str, Any] | None:
@@ -156,11 +160,16 @@ class Staff:
     # ------------------------------------------------------------------ the kitchen
 
     def _cook(self, seen: Glimpse) -> dict[str, Any] | None:
-        going = [line for line in seen.lines if line[2] < 3]
+        most = 3 if self.draw.random() < 0.8 else 5  # now and then a line that is served, or cancelled
+        going = [line for line in seen.lines if line[2] < most]
         if not going:
             return None
         order, line, state = self.draw.choice(going)
-        return {"order": order, "line": line, "state": self.draw.choice((state + 1, state + 1, 3))}
+        return {
+            "order": order,
+            "line": line,
+            "state": self.draw.choice((min(state + 1, 3), min(state + 1, 3), 3)),
+        }
 
     def _void(self, seen: Glimpse) -> dict[str, Any] | None:
         if not seen.lines:

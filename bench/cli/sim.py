@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from bench.errors import BenchError
-from bench.mutants.campaign import DEFAULT_BUDGET_S, Caught, campaign, control
+from bench.mutants.campaign import DEFAULT_BUDGET_S, Caught, campaign, control, record
 from bench.mutants.campaign import as_json as mutants_json
 from bench.mutants.catalogue import MUTANTS
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DAY_S = 86_400.0
 EXIT_VIOLATION = 1
+CONTROL_S = 10.0  # of looking at the system without any bug
 
 
 def add_parser(programs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -58,6 +59,10 @@ def add_parser(programs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     mutants.add_argument(
         "--budget", type=_days, default=DEFAULT_BUDGET_S, metavar="T",
         help=f"seconds of computing for all bugs together, on two cores (default: {DEFAULT_BUDGET_S:g})",
+    )  # fmt: skip
+    mutants.add_argument(
+        "--record", action="store_true",
+        help="search the shortest run that sees each bug, and keep it for the next time",
     )  # fmt: skip
     mutants.add_argument("--only", metavar="NAMES", help="comma-separated bugs (default: all)")
     mutants.add_argument("--json", metavar="FILE", type=Path, help="write the table as JSON")
@@ -141,15 +146,17 @@ def run_mutants(arguments: argparse.Namespace) -> int:
             "NO_MUTANT", f"There is no planted bug {unknown[0]!r}; there are: {', '.join(known)}."
         )
     results = []
-    sound = control(arguments.budget)
+    sound = Caught("none", False, "not looked at", 0.0) if arguments.record else control(CONTROL_S)
     print(_row(sound), flush=True)
-    for caught in campaign([known[name] for name in names], arguments.budget):
+    for caught in campaign([known[name] for name in names], arguments.budget, search=arguments.record):
         results.append(caught)
         print(_row(caught), flush=True)
     survivors = [result for result in results if not result.caught]
     if sound.caught:
         print("the system is at fault without any planted bug: nothing can be concluded", file=sys.stderr)
         return EXIT_VIOLATION
+    if arguments.record:
+        record(results)
     if arguments.json is not None:
         _write(arguments.json, mutants_json(results))
     print(f"{len(results) - len(survivors)} of {len(results)} planted bugs caught")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.history.events import CANCELLED, NEW, PREPARING, READY, SERVED, Acted, Violation
-from bench.history.house import OPEN, SEALED, SETTLED, Booking, House, Party, Payment
+from bench.history.house import OPEN, SEALED, SETTLED, Booking, House, Party, Payment, Portion
 
 Args = Mapping[str, Any]
 TaxOf = Callable[[Party], int]  # the tax contained in all a party owes
@@ -71,7 +71,7 @@ class Staff:
 
     def _do_transfer(self, args: Args, _result: Args, _lsn: int) -> Iterator[tuple[str, Any, Any]]:
         party = self.house.parties[args["seating"]]
-        del self.house.at[party.table]
+        self.house.at.pop(party.table, None)
         party.table = args["table"]
         self.house.at[party.table] = party
         yield from ()
@@ -147,7 +147,7 @@ class Staff:
         yield "parts", len(dues), len(args["shares"])
         yield "dues", sum(dues), bill.total_minor
         yield "taxes", sum(part["tax_minor"] for part in result["parts"]), bill.tax_minor
-        yield "fair", max(dues) - min(dues) <= 1 or len(set(args["shares"])) > 1, True
+        yield "fair", max(dues, default=0) - min(dues, default=0) <= 1 or len(set(args["shares"])) > 1, True
 
     def _no_pay(self, args: Args) -> str:
         stale = self._not_current(args["bill"])
@@ -181,17 +181,25 @@ class Staff:
 
     # ------------------------------------------------------------------ the kitchen
 
+    def _line(self, args: Args) -> Portion | None:
+        order = self.house.orders.get(args["order"])
+        return order.lines.get(args["line"]) if order is not None else None
+
     def _no_cook(self, args: Args) -> str:
-        state = self.house.orders[args["order"]].lines[args["line"]].state
-        return "" if args["state"] in _NEXT[state] else f"the line is in state {state}"
+        line = self._line(args)
+        if line is None:
+            return "there is no such line"
+        return "" if args["state"] in _NEXT[line.state] else f"the line is in state {line.state}"
 
     def _do_cook(self, args: Args, _result: Args, _lsn: int) -> Iterator[tuple[str, Any, Any]]:
         self.house.orders[args["order"]].lines[args["line"]].state = args["state"]
         yield from ()
 
     def _no_void(self, args: Args) -> str:
-        order = self.house.orders[args["order"]]
-        line, party = order.lines[args["line"]], self.house.parties[order.seating]
+        line = self._line(args)
+        if line is None:
+            return "there is no such line"
+        party = self.house.parties[self.house.orders[args["order"]].seating]
         bill = self.house.bill_of.get(party.number)
         if line.state == CANCELLED or not party.open or (bill is not None and bill.state != OPEN):
             return "it is cancelled, or on a closed bill"

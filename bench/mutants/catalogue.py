@@ -1,10 +1,10 @@
-"""The planted bugs. Each is something a hurried change could do, in one or two places."""
+"""The planted bugs: each is something a hurried change could do, in one or two places."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from bench.mutants.rewrite import Edit
+from bench.mutants.bug import Mutant
+from bench.mutants.bug import mutant as _mutant
+from bench.mutants.house import HOUSE
 
 APPLY = "server.ordering.apply"
 INGEST = "server.transport.ingest"
@@ -20,21 +20,7 @@ RATE_LIMIT_LINES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """One planted bug. ``check`` names the check that must notice it; simulated runs where it is empty."""
-
-    name: str
-    bug: str
-    edits: tuple[Edit, ...]
-    check: str = ""
-
-
-def _mutant(name: str, bug: str, module: str, old: str, new: str, check: str = "") -> Mutant:
-    return Mutant(name, bug, (Edit(module, old, new),), check)
-
-
-MUTANTS: tuple[Mutant, ...] = (
+ORDER_PATH: tuple[Mutant, ...] = (
     # ---------------------------------------------------------------- promises about commits
     _mutant(
         "ack_before_commit",
@@ -336,6 +322,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "        await self._writer.run(StoreSession(result, row))\n",
         "",
     ),
+    _mutant(
+        "op_ids_reused_after_reboot",
+        "op ids begin at the same number after every power-on",
+        OUTBOX,
+        '        return self._boot + self._running.to_bytes(4, "big") + random(4)\n',
+        '        return b"boot" + self._running.to_bytes(4, "big") + b"same"\n',
+    ),
     # ---------------------------------------------------------------- the house
     _mutant(
         "overlap_off_by_one_minute",
@@ -346,3 +339,6 @@ MUTANTS: tuple[Mutant, ...] = (
         check="bookings_share_no_moment",
     ),
 )
+
+MUTANTS = ORDER_PATH + HOUSE
+__all__ = ["MUTANTS", "Mutant"]

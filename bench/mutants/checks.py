@@ -15,12 +15,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from bench.provision import identity, private_key, public_spki
 from bench.sim import firmware
 from bench.sim.clock import EPOCH_S
 from bench.sim.randomness import Seeded
 from server.devices.records import DeviceState, SessionRow
 from server.devices.verify import OpVerifier, Session
 from server.domain.bookings import overlaps
+from server.domain.seals import ChainLink, claim_for
 from server.ordering.apply import Answered, ApplyOp
 from server.ordering.catalogue import Catalogue
 from server.ordering.price_list import PricedItem, PriceList, price_list
@@ -31,6 +33,8 @@ from server.wire import aad
 from server.wire.cose import mac0, mac_prefix
 from server.wire.errors import Refusal
 from server.wire.ops import Line, Op, OpType, RejectCode, Reply, Status, encode_op_message
+from server.wire.requests import BillClose, BillRequest, Body
+from server.wire.rsa import RsaSigner
 
 SITE, DEVICE, TABLE = "demo", "t-0001", "1"
 SID, KEY, TH8 = b"sid.", b"k" * 32, b"th8-----"
@@ -91,6 +95,35 @@ def body_of_an_op_is_bound() -> str:
     if other.status != Status.REJECTED or other.arg != RejectCode.BODY_MISMATCH:
         return f"another body under the same op_id was answered {other.status!r}"
     return "" if orders == 1 else f"{orders} orders for one op_id"
+
+
+def only_the_newest_claim_is_sealed() -> str:
+    """A bill that was asked for twice is closed by a seal over the second request, not over the first."""
+    me = identity(1, SITE)
+    with _house() as (_, connection, catalogue):
+        connection.execute("UPDATE device SET spki = ?", (public_spki(me),))
+        links: list[ChainLink] = []
+
+        def send(number: int, op_type: int, body: Body | None, total: int = 0) -> Reply:
+            lines = (Line(1, 1, ()),) if op_type == OpType.ORDER else ()
+            op = Op(op_type, number.to_bytes(12, "big"), TABLE, lines, 1, total, None, body)
+            data = op.encode()
+            reply = _apply(connection, catalogue, op, data).reply
+            links.append(ChainLink(op.op_id, sha256(data).digest(), reply.status, reply.total_minor))
+            return reply
+
+        def seal(answers: int) -> BillClose:
+            claim = claim_for(links[:answers], bill, 260)
+            return BillClose(bill, claim.seal(RsaSigner(private_key(me)), SITE, DEVICE))
+
+        send(1, OpType.ORDER, None, 260)
+        bill = send(2, OpType.BILL_REQUEST, BillRequest(1, 0)).arg
+        send(3, OpType.BILL_REQUEST, BillRequest(2, 0))
+        stale = send(4, OpType.BILL_CLOSE, seal(2), 260)
+        fresh = send(5, OpType.BILL_CLOSE, seal(3), 260)
+    if stale.status != Status.REJECTED:
+        return f"a seal over an older request was answered {stale.status!r}"
+    return "" if fresh.status == Status.COMMITTED else f"the newest claim was answered {fresh.status!r}"
 
 
 def forged_frames_move_no_window() -> str:
@@ -227,6 +260,7 @@ CHECKS: Mapping[str, Callable[[], str]] = {
     check.__name__: check
     for check in (
         body_of_an_op_is_bound,
+        only_the_newest_claim_is_sealed,
         forged_frames_move_no_window,
         forged_replies_are_refused,
         handshake_numbers_are_used_once,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import CodeType, ModuleType
 
-_OURS = ("server", "terminal", "boards", "bench.sim", "bench.history", "bench.mutants.checks")
+_OURS = ("server", "terminal", "boards", "bench.sim", "bench.history", "bench.staff", "bench.mutants.checks")
 
 
 class StaleEdit(Exception):
@@ -71,7 +71,7 @@ def plant(edits: Sequence[Edit]) -> None:
         if any(name == ours or name.startswith(ours + ".") for ours in _OURS):
             del sys.modules[name]
     for package in ("bench", "bench.mutants"):
-        for ours in ("sim", "history", "checks"):
+        for ours in ("sim", "history", "staff", "checks"):
             if package in sys.modules and hasattr(sys.modules[package], ours):
                 delattr(sys.modules[package], ours)
     sys.meta_path.insert(0, _Finder(edits))

@@ -18,9 +18,9 @@ class FaultPlan:
 
     packets: PacketFaults = field(default_factory=PacketFaults)
     server_kill_s: float = 400.0
-    amnesia_s: float = 1500.0
-    clock_jump_s: float = 3600.0
-    disk_full_s: float = 2400.0
+    amnesia_s: float = 700.0
+    clock_jump_s: float = 800.0
+    disk_full_s: float = 900.0
     power_cut_s: float = 1500.0
     reset_s: float = 900.0
     half_open_s: float = 1800.0
@@ -56,7 +56,7 @@ class Faults:
         while True:
             await asyncio.sleep(random.about(self._plan.server_kill_s))
             if random.chance(0.4):
-                self._world.kill_server("kill")
+                self._world.kill_server("server_kill")
             else:
                 self._world.kill_at_disk_step(random.draw.randrange(1, 14))
 

@@ -48,7 +48,7 @@ class SimTerminal:
         folder: Path,
         random: Seeded,
         emit: Emit,
-        on_cut: Callable[[int], None],
+        on_cut: Callable[[int, str], None],
     ) -> None:
         self.number = number
         self.who = who
@@ -80,10 +80,10 @@ class SimTerminal:
         self.boots += 1
         machine = self.machine = Machine(f"{self.device}/{self.boots}")
         entropy = self.random.fork(f"boot-{self.boots}")
-        self._nor = nor = _Flash(self._image, lambda: self._on_cut(self.number))
+        self._nor = nor = _Flash(self._image, lambda: self._on_cut(self.number, "torn_page"))
         hostboard = firmware.module("boards.host.hostboard")
         board = hostboard.HostBoard(self.root, nor, {"backoff_ms": 15000}, entropy.random, "sim")
-        board.reset = lambda: self._on_cut(self.number)
+        board.reset = lambda: self._on_cut(self.number, "firmware_reset")
 
         def emit(name: str, data: dict[str, Any]) -> None:
             if machine.alive:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 TILL = Caller("till", Role.MANAGER, "anna", None, None)
 SPARE_TABLES = ("101", "102", "103", "104")
 PATIENCE_S = 5.0
+ANSWER_LOST = 0.1  # how often
 
 
 class _Refused(Exception):
@@ -92,8 +93,20 @@ class Waiters:
             await asyncio.sleep(self._random.about(1.0))
         world.unanswered -= 1
         world.acted.append(acted)
+        if acted.lsn and self._random.chance(ANSWER_LOST):
+            await self._ask_again(action, key, acted)
         world.journal.operations[action.kind if acted.lsn else "staff_refused"] += 1
         world.journal.event("staff", action.kind, dict(action.args), acted.lsn, acted.code)
+
+    async def _ask_again(self, action: staff.Action, key: str, acted: Acted) -> None:
+        """The answer got lost on its way to the till: the same call must get the same answer."""
+        server = self._world.server
+        if server is None or not server.machine.alive or server.server is None:
+            return
+        again = await self._try(server, action, key, acted.at_s)
+        if again is not None and (again.lsn, again.result) != (acted.lsn, acted.result):
+            self._world.journal.violated("ANSWER_CHANGED", f"{action}: {acted.result}, again {again}")
+            self._world.acted.append(again)
 
     async def _try(self, server: SimServer, action: staff.Action, key: str, at_s: float) -> Acted | None:
         """What came of one attempt, None where nobody can know yet."""

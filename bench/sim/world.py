@@ -158,18 +158,18 @@ class World:
         except Exception as error:  # noqa: BLE001 - a server that does not come up is what we look for
             if server.machine.alive:
                 self.journal.violated("NO_START", f"the server does not start: {error!r}")
-                self.kill_server("no_start")
+                self.kill_server("server_kill")
             return
         if server.machine.alive:
             self.journal.event("server_up", self.server_starts)
             self.watch.server_is_up(server)
 
     def kill_server(self, reason: str) -> None:
-        """Cut the power of the server's machine, now, and let it come back a little later."""
+        """Cut the power of the server's machine, now, and let it come back a little later; counts as that."""
         server = self.server
         if server is None or not server.machine.alive or self._quiet:
             return
-        self.journal.fault("server_kill", reason)
+        self.journal.fault(reason)
         self._files = server.cut()
         self.start(self._bring_back(server))
 
@@ -183,7 +183,7 @@ class World:
         def strike() -> None:
             if server.disk.steps >= due:
                 server.disk.on_step = None
-                self.kill_server("disk_step")
+                self.kill_server("server_kill_at_disk_step")
 
         server.disk.on_step = strike
 
@@ -207,12 +207,12 @@ class World:
 
     # ------------------------------------------------------------------ the terminals' machines
 
-    def cut_terminal(self, number: int) -> None:
-        """Cut a terminal's power, now, and let it come back a little later."""
+    def cut_terminal(self, number: int, fault: str = "power_cut") -> None:
+        """Cut a terminal's power, now, and let it come back a little later; counted as ``fault``."""
         terminal = self.terminals[number - 1]
         if not terminal.machine.alive or self._quiet:
             return
-        self.journal.fault("power_cut", number)
+        self.journal.fault(fault, number)
         terminal.cut()
         self.network.cut_terminal(number)
         self.start(self._power_again(terminal))
@@ -221,7 +221,6 @@ class World:
         """Cut it inside its n-th flash step from now."""
         terminal = self.terminals[number - 1]
         if terminal.machine.alive:
-            self.journal.fault("torn_page_armed", number, step)
             terminal.cut_at(step, keep, seed)
 
     async def _power_again(self, terminal: SimTerminal) -> None:
