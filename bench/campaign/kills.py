@@ -117,10 +117,10 @@ class Sampler:
             kills.append(round(random.uniform(0.05, update_s), 3))
             lives = self._machine.lives(script, kills[-1])
             console += lives[-1].console
+            self._know(facts, lives)
             if lives[-1].exit_code == 0:
                 break  # the update was done before the kill
-            self._know(facts, lives)
-        case = Case("new", "new", max_lives=_MAX_LIVES, known=dict(facts.queued))
+        case = Case("new", "new", max_lives=_MAX_LIVES, unseen=True, known=dict(facts.queued))
         lives = self._machine.lives(self._world.script("new", orders=[3]))
         judge = Judge(self._world, case, facts)
         failures += judge.judge(lives)
