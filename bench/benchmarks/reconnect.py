@@ -32,7 +32,7 @@ import uvloop
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 
 from bench.benchmarks.load_client import LinkError, SoftTerminal
-from bench.errors import BenchError
+from bench.errors import BenchError, CaseFailed
 from bench.paths import BUILD
 from bench.server import BenchServer
 from server.config import KEYS_NAME
@@ -127,7 +127,7 @@ class Returning(SoftTerminal):
             self.send(op)
             reply = await self.order(op, ANSWER_S)
             if reply.status != Status.COMMITTED:
-                raise BenchError(f"{self.device}: an order was answered {reply}")
+                raise CaseFailed(f"{self.device}: an order was answered {reply}")
 
 
 def _hint(answer: bytes) -> Hint | None:
@@ -262,7 +262,8 @@ def run(count: int, folder: Path, deadline_s: float) -> Crowd:
         resource.setrlimit(resource.RLIMIT_NOFILE, (count + OPEN_FILES_SPARE, hard))
     elif soft < count + OPEN_FILES_SPARE:
         raise BenchError(
-            f"{count} connections need {count + OPEN_FILES_SPARE} open files; `ulimit -n` allows {soft}"
+            "OPEN_FILES",
+            f"{count} connections need {count + OPEN_FILES_SPARE} open files; `ulimit -n` allows {soft}",
         )
     server = BenchServer(folder / "state", folder / "server.log", SITE, ())
     server.start()
@@ -288,8 +289,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - for standard output")
     args = parser.parse_args(argv)
     BUILD.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=BUILD) as folder:
-        found = run(args.terminals, Path(folder), args.deadline)
+    try:
+        with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+            found = run(args.terminals, Path(folder), args.deadline)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except (BenchError, CaseFailed) as error:
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, BenchError) else 1
     if args.json:
         text = json.dumps({"schema": "tableside.reconnect/1", **asdict(found)}) + "\n"
         sys.stdout.write(text) if args.json == "-" else Path(args.json).write_text(text)

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from bench.errors import check
 from bench.provision import identity, public_spki
 from bench.rig import Rig
 from bench.wait import until
@@ -87,3 +88,13 @@ def telemetry_of(rig: Rig, device: str) -> tuple[Any, ...]:
     sql = "SELECT uptime_s, heap_free_bytes, reconnects, resent, rssi FROM telemetry WHERE device = ?"
     until(lambda: bool(rows(rig, sql, device)), f"telemetry of {device}")
     return rows(rig, sql, device)[0]
+
+
+def age_last_hello(rig: Rig, seconds: int) -> None:
+    """Let the terminal's last Hello have been so much longer ago, as the server's own record of it says."""
+    with closing(sqlite3.connect(database_path(rig.server.state), timeout=10)) as connection:
+        changed = connection.execute(
+            "UPDATE session SET rsa_at = rsa_at - ? WHERE device = 't-0001'", (seconds,)
+        ).rowcount
+        connection.commit()
+    check(changed == 1, "the server has no session of the terminal")

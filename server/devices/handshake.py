@@ -11,6 +11,7 @@ from hmac import compare_digest
 from server.devices.beacons import Beacons
 from server.devices.keys import KeyStore
 from server.devices.records import (
+    CLOCK_STEP_S,
     RESUME_CHAIN_S,
     SESSION_TTL_S,
     DeviceRecord,
@@ -107,8 +108,11 @@ class Handshake:
         resume = Resume.open(parsed, known.key, device.site, device.device)
         if resume.handshake <= device.handshake:
             raise Refusal(RefusalCode.STALE_HANDSHAKE, "the handshake counter was used before")
-        if self._clock.unix_time() - known.rsa_at > RESUME_CHAIN_S:
+        age_s = self._clock.unix_time() - known.rsa_at
+        if age_s > RESUME_CHAIN_S:
             raise Refusal(RefusalCode.RESUME_TOO_OLD, "the last Hello is over 24 hours ago")
+        if age_s < -CLOCK_STEP_S:  # the clock was ahead then: nobody knows how old the chain is
+            raise Refusal(RefusalCode.RESUME_TOO_OLD, "the last Hello is dated after now")
         beacon = self._beacons.find(resume.beacon_counter, resume.beacon_hash)
         transcript = transcript_hash(beacon.frame, frame)
         nonce_server = self._entropy.random(NONCE_BYTES)

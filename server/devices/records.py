@@ -6,6 +6,7 @@ from enum import StrEnum
 SESSION_TTL_S = 12 * 3600
 SESSION_MESSAGES = 1 << 20
 RESUME_CHAIN_S = 24 * 3600
+CLOCK_STEP_S = 600  # a server's clock that is set back by less than this is not noticed by anybody
 
 
 class DeviceState(StrEnum):

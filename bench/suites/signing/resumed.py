@@ -7,6 +7,7 @@ from bench.errors import check
 from bench.faults.rules import Change, Drop, flip_bit
 from bench.impostor import hint_status, is_hint
 from bench.rig import Rig
+from bench.suites.house_steps import age_last_hello
 from bench.suites.signing.common import (
     DOWN,
     HELLO_REFUSED,
@@ -24,6 +25,8 @@ from bench.suites.steps import (
     session_id,
 )
 from bench.suites.throughput import counting
+from bench.wait import until
+from server.devices.records import RESUME_CHAIN_S
 
 
 @SUITE.case("a_rebooted_terminal_resumes_its_session", threat="a Resume in place of a Hello")
@@ -60,6 +63,26 @@ def a_resume_costs_no_rsa(rig: Rig) -> str:
         rig.measure(f"{kind}_instructions", instructions, "instructions")
     check(cost["resume"] * RSA_TIMES < cost["hello"], f"a Resume took {cost['resume']:,} instructions")
     return f"{cost['resume']:,} instead of {cost['hello']:,} instructions"
+
+
+@SUITE.case("a_chain_of_resumes_ends_after_a_day", threat="a resume key stolen long ago")
+def a_chain_of_resumes_ends_after_a_day(rig: Rig) -> str:
+    """The server takes no Resume once the last Hello is over 24 hours old; the terminal says Hello."""
+    good_order_works(rig)
+    refused = _resumes_too_old(rig)
+    age_last_hello(rig, RESUME_CHAIN_S + 1)
+    since = rig.terminal.console.mark()
+    rig.terminal.boot()
+    event = rig.terminal.await_session(since)
+    check(event.data["kind"] == "hello", f"the session after a day came by {event.data['kind']}")
+    until(lambda: _resumes_too_old(rig) > refused, "a Resume refused as too old")
+    good_order_works(rig)
+    return "refused, then a Hello"
+
+
+def _resumes_too_old(rig: Rig) -> int:
+    site = rig.options.site
+    return rig.server.ledger.refusals(site).get((site, "t-0001", "resume_too_old"), 0)
 
 
 @SUITE.case("flipped_resume_bit_is_refused", threat="one bit changed in the Resume")

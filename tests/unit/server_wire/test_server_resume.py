@@ -134,6 +134,20 @@ def test_a_chain_of_resumes_ends_a_day_after_its_hello(site: Site, helloed: Devi
     assert renewed.resume.rsa_at == NOW + DAY_S + 1
 
 
+def test_a_hello_dated_after_now_does_not_lengthen_the_chain(site: Site, helloed: DeviceRecord) -> None:
+    """The server's clock was a week ahead when the Hello came, and was set right since."""
+    site.clock.seconds = NOW - 599
+    assert site.handshake.prepare(helloed, resume_frame(helloed, site.beacons.issue(MENU)), MENU).session
+    site.clock.seconds = NOW - 7 * DAY_S
+    assert refusal_of(site, helloed, resume_frame(helloed, site.beacons.issue(MENU))) == (
+        RefusalCode.RESUME_TOO_OLD
+    )
+    hello = Device().hello(site.beacons.issue(MENU), handshake=helloed.handshake + 1)
+    renewed = after(helloed, site.handshake.prepare(helloed, hello, MENU))
+    assert renewed.resume is not None
+    assert renewed.resume.rsa_at == NOW - 7 * DAY_S
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
