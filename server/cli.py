@@ -131,7 +131,7 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("--broker", default="embedded", metavar="URL",
                         help="a broker beside the server instead: mqtt://USER:PASSWORD@HOST:PORT, or "
                              "@FILE that holds such a URL; `server broker-config` writes both sides for "
-                             "mosquitto (default: %(default)s)")  # fmt: skip
+                             "mosquitto; --mqtt is not used then (default: %(default)s)")  # fmt: skip
     parser.add_argument("--http", default="127.0.0.1:0", metavar="HOST:PORT",
                         help="where the HTTP API listens; 0: a free port; none: not at all "
                              "(default: %(default)s)")  # fmt: skip

@@ -62,6 +62,8 @@ class ExternalBroker:
         self._present: set[str] = set()
         self._uplink: Uplink | None = None
         self._ended = asyncio.Event()
+        self._connected_at = 0.0
+        self._pause_s = FIRST_PAUSE_S
         self._keeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -124,6 +126,7 @@ class ExternalBroker:
     async def _connect(self) -> None:
         uplink = self._uplink = Uplink(self._login, client_id_of(self.site), self._take, self._ended.set)
         await uplink.open((f"o/{self.site}/#", f"s/{self.site}/menu/+"))
+        self._connected_at = asyncio.get_running_loop().time()
         for topic, payload in self._retained.items():
             uplink.publish(topic, payload, retain=True)
 
@@ -136,16 +139,18 @@ class ExternalBroker:
             _log.error("connected to the broker %s again", self._login.where)
 
     async def _repair(self) -> None:
-        pause_s = FIRST_PAUSE_S
+        """Connect again; after one that did not last (another server of this site?) without hurry."""
+        if asyncio.get_running_loop().time() - self._connected_at > LONGEST_PAUSE_S:
+            self._pause_s = FIRST_PAUSE_S
         while True:
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+            await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.0))
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
             self._ended.clear()
             try:
                 await self._connect()
                 return
             except BrokerUnavailable as error:
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-                _log.error("%s; next attempt within %.1f s", error, pause_s)
+                _log.error("%s; next attempt within %.1f s", error, self._pause_s)
 
     def _take(self, topic: str, payload: bytes, retained: bool, done: Callable[[], None]) -> None:
         """One message from the broker; acknowledged when ``done`` is called."""
