@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.cli.main import main
+from bench.cli.main import build_parser, main
+from bench.paths import ROOT
 
 
 def run(tmp_path: Path, *words: str) -> tuple[int, dict[str, Any]]:
@@ -59,3 +61,11 @@ def test_a_wrong_option_is_explained(words: tuple[str, ...], capsys: pytest.Capt
         main(["bench", "benchmark", *words])
     assert ended.value.code == 2
     assert "like" in capsys.readouterr().err
+
+
+def test_every_command_of_the_benchmarks_document_is_one() -> None:
+    text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    commands = [line for line in text.splitlines() if line.startswith("tableside ")]
+    assert len(commands) == 4
+    for command in commands:
+        assert callable(build_parser().parse_args(shlex.split(command)[1:]).run), command
