@@ -131,7 +131,7 @@ class Terminal:
         self._update_prefix = up + b"/ota/"
         self.updates = Updates(
             Authority(self.identity, self.session, self.counters, random, self._send_update),
-            lambda: not self.sender.unanswered(),
+            lambda: (self.sender.unanswered(), self.sender.replies),
             self.board,
             root,
             self.identity.site,

@@ -27,7 +27,8 @@ from .states import NAMES, REASONS, SLOT_NAMES, OtaError
 
 _WINDOW = const(4)  # chunks asked for at once, at most
 _BURST_MS = const(50)  # what is asked for at once shall not keep the link busy for longer
-_PAUSE_MS = const(2000)  # how long a request waits for orders that are under way
+_PAUSE_MS = const(1000)  # how long a request waits for orders, at most
+_QUIET_MS = const(100)  # how long ago the last order was, by then
 _LOOK_MS = const(20)
 _ROTATIONS = const(2)  # kept at once; the server sends the others when it is asked again
 _STALL_S = const(4)
@@ -36,8 +37,11 @@ _MAX_BAD = const(16)  # wrong chunks in one download; then it is given up
 _REF_BYTES = const(8)
 
 
-def _always():
-    return True
+_SILENCE = (0, 0)
+
+
+def _silence():
+    return _SILENCE
 
 
 class OtaAgent:
@@ -52,11 +56,12 @@ class OtaAgent:
         self.record = ControlRecord(board.region(CONTROL))
         self.bad = 0  # frames that were refused
         # Set by whoever made this agent. authority: authority.Authority, None where there is no session to
-        # ask in, so that every signed offer counts as fresh. questions(): what to ask it. is_idle(): no order
-        # is under way.
+        # ask in, so that every signed offer counts as fresh. questions(): what to ask it. traffic(): orders
+        # without an answer, and how many were answered.
         self.authority = None
         self.questions = None
-        self.is_idle = _always
+        self.traffic = _silence
+        self._seen_traffic = _SILENCE
         self._window = 1
         self._rotations = []
         self._epoch = 0  # of the release key of the offer that is being judged
@@ -318,13 +323,20 @@ class OtaAgent:
             await self._install()
 
     async def _orders_first(self):
-        # Orders and their answers share the link with the download: ask for more when none is under way. The
-        # pause is bounded: orders that nobody answers do not keep a terminal from its update.
-        self._window = self._window if self.is_idle() else 1
-        waited_ms = 0
-        while not self.is_idle() and waited_ms < _PAUSE_MS:
-            await sleep_ms(_LOOK_MS)
-            waited_ms += _LOOK_MS
+        # Orders and their answers share link and processor with the download: ask for more when none is under
+        # way and the last one is a moment ago. The pause is bounded: orders that nobody answers do not keep a
+        # terminal from its update.
+        seen = self.traffic()
+        if seen[0] or seen != self._seen_traffic:
+            self._window = 1
+            quiet_ms = waited_ms = 0
+            while quiet_ms < _QUIET_MS and waited_ms < _PAUSE_MS:
+                await sleep_ms(_LOOK_MS)
+                waited_ms += _LOOK_MS
+                now = self.traffic()
+                quiet_ms = 0 if now[0] or now != seen else quiet_ms + _LOOK_MS
+                seen = now
+        self._seen_traffic = seen
 
     def _fit_window(self, took_ms):
         # An order placed now waits behind what was asked for: keep that short on a slow link.

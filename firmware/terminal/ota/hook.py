@@ -14,14 +14,14 @@ _IMAGE_PATH = b"image/micropython.bin"  # what an image's manifest names
 
 
 class Updates:
-    # authority: of authority.py. is_idle() -> bool: whether no order waits for its answer. The other
+    # authority: of authority.py. traffic() -> (orders without an answer, answers so far). The other
     # arguments are OtaAgent's. board.update_pending, on_trial, image_pending, image_on_trial: set by the
     # loader.
 
-    def __init__(self, authority, is_idle, board, *rest):
+    def __init__(self, authority, traffic, board, *rest):
         self.agent = None
         self.authority = authority
-        self._is_idle = is_idle
+        self._traffic = traffic
         self.image_agent = None
         self._board = board
         self._rest = rest
@@ -57,7 +57,7 @@ class Updates:
     def _equipped(self, agent):
         agent.authority = self.authority
         agent.questions = self._questions
-        agent.is_idle = self._is_idle
+        agent.traffic = self._traffic
         return agent
 
     def _questions(self):

@@ -245,26 +245,29 @@ def test_every_reason_a_terminal_reports_has_words() -> None:
     assert words.reason(99) == "reason 99 (unknown to this server)"
 
 
-def test_nothing_is_asked_for_while_an_order_waits_for_its_answer(board: HostBoard, good: Bundle) -> None:
+def test_nothing_is_asked_for_until_orders_are_answered_and_a_moment_ago(
+    board: HostBoard, good: Bundle
+) -> None:
     terminal = Terminal(board, good)
     looks = 0
 
-    def is_idle() -> bool:
+    def traffic() -> tuple[int, int]:
         nonlocal looks
         looks += 1
-        return looks > 12  # an order is under way for the first ten looks or so
+        return (1, 0) if looks < 12 else (0, 1)  # one order, answered at the twelfth look
 
-    terminal.agent.is_idle = is_idle
-    real, first_look = terminal.send, []
+    terminal.agent.traffic = traffic
+    real, looks_before_asking = terminal.send, []
 
     def send(kind: str, payload: bytes) -> bool:
-        if kind == "get" and not first_look:
-            first_look.append(looks)
+        if kind == "get":
+            looks_before_asking.append(looks)
         return real(kind, payload)
 
     terminal.agent._send = send
     terminal.update()
-    assert first_look[0] > 12
+    assert looks_before_asking[0] >= 12 + 5
+    assert looks_before_asking[-1] < 12 + 20, "quiet again, and still it waits"
 
 
 def test_orders_nobody_answers_do_not_keep_a_terminal_from_its_update(
@@ -272,6 +275,6 @@ def test_orders_nobody_answers_do_not_keep_a_terminal_from_its_update(
 ) -> None:
     monkeypatch.setattr("terminal.ota.agent._PAUSE_MS", 20)
     terminal = Terminal(board, good)
-    terminal.agent.is_idle = lambda: False
+    terminal.agent.traffic = lambda: (1, 0)
     terminal.update()
     assert all(request[-1] == 1 for request in terminal.requests), "more than one chunk at once"
