@@ -10,8 +10,8 @@ from bench import mixed
 from bench.cli.main import main
 from server.ordering import together
 
-SAMPLE_S = 6.0
-PLANTED_TRIES = 4
+SAMPLE_S = 4.0
+PLANTED_S, PLANTED_TRIES = 2.0, 6
 
 
 def test_everything_at_once_on_three_servers_has_no_deadlock_and_the_books_balance(
@@ -30,7 +30,7 @@ def test_locks_that_are_not_sorted_end_in_a_deadlock(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(together, "_LOCK_TABLES", sorted_locks.replace("BY table_id", "BY random()"))
     assert sorted_locks != together._LOCK_TABLES
     for seed in range(PLANTED_TRIES):
-        if mixed.run(3.0, seed=seed, orders_only=True).deadlocks:
+        if mixed.run(PLANTED_S, seed=seed, orders_only=True).deadlocks:
             return
     raise AssertionError("unsorted locks went unnoticed")
 

@@ -21,6 +21,7 @@ from test_server_crash import Guest
 from bench.postgres import NAME, PROGRAMS, PrivatePostgres
 from bench.server import BenchServer
 from server import cli
+from server.config import ServerConfig
 from server.storage.backup import LSN_LEAP
 from server.storage.database import StorageError, open_database
 from server.storage.ledger import Ledger
@@ -28,6 +29,7 @@ from server.storage.location import URL_NAME
 from server.storage.postgres import LoginRefused, Unreachable
 from server.wire.ops import Line, Status
 
+DEVICES = ("t-0001", "t-0002", "t-0003", "t-0004")
 COFFEE, COFFEE_MINOR = (Line(1, 2),), 520
 OUTAGES = 3
 LOAD_S = 0.6
@@ -100,6 +102,7 @@ def test_orders_and_staff_work_and_survive_a_kill_of_the_server(
         stock = act(server, token, "PUT", "/v1/items/1/stock", {"count": 1})
         assert stock.status_code == 200, stock.text
         assert (await device.order(device.make_op(COFFEE, COFFEE_MINOR))).status == Status.SOLD_OUT
+        assert len(act(server, token, "GET", "/v1/devices").json()) == len(DEVICES)
 
     with a_server(state, tmp_path) as server:
         run(whole(server))
@@ -108,6 +111,28 @@ def test_orders_and_staff_work_and_survive_a_kill_of_the_server(
     assert secret(postgres) not in server.log_text()
     assert stat.S_IMODE((tmp_path / "state" / URL_NAME).stat().st_mode) == 0o600 or os.geteuid() == 0
     assert not (tmp_path / "state" / "tableside.db").exists()
+
+
+def test_a_second_server_answers_for_the_first_and_sees_what_changed_there(
+    state: Path, tmp_path: Path
+) -> None:
+    async def whole(first: BenchServer, second: BenchServer) -> None:
+        device = await online(first)
+        op = device.make_op(COFFEE, COFFEE_MINOR)
+        answer = await device.order(op)
+        moved = await online(second)
+        assert await moved.order(op) == answer
+        other = await online(second, 2)
+        assert (await other.order(other.make_op(COFFEE, COFFEE_MINOR))).lsn == answer.lsn + 1
+        first.admin("stock", "set", "1", "1")
+        assert (await other.order(other.make_op(COFFEE, COFFEE_MINOR))).status == Status.SOLD_OUT
+
+    (tmp_path / "second").mkdir()
+    with (
+        a_server(state, tmp_path) as first,
+        a_server(state, tmp_path / "second") as second,
+    ):
+        run(whole(first, second))
 
 
 def act(server: BenchServer, token: str, method: str, path: str, body: object = None) -> httpx.Response:
@@ -220,6 +245,7 @@ def test_a_wrong_password_is_said_at_the_start_without_repeating_it(
     assert "does not let this user in" in sentence
     assert "wrong-word" not in sentence + repr(refused.value)
     assert refused.value.code == "DATABASE_LOGIN"
+    assert "wrong-word" not in repr(ServerConfig(database=url))
 
 
 def test_a_database_that_was_never_made_and_a_url_that_is_none_are_said(
