@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ _PR_SET_PDEATHSIG = 1
 _AHEAD = 4  # tasks given out for each worker, so that none waits
 
 _player: list[Player] = []  # the one of this worker process
+_stopping: list[Event] = []  # set when nobody wants its results any more
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,10 @@ def _in_order(
     world: World, seed: int, tasks: Sequence[Task], workers: int, deadline: float | None
 ) -> Iterator[Batch]:
     folder = working_folder()  # this process cleans up: a worker's end runs nothing
-    pool = ProcessPoolExecutor(workers, get_context("fork"), _start_worker, (world, Path(folder.name)))
+    context = get_context("fork")
+    stopping = context.Event()
+    arguments = (world, Path(folder.name), stopping)
+    pool = ProcessPoolExecutor(workers, context, _start_worker, arguments)
     waiting: deque[Future[Batch]] = deque()
     todo = iter(tasks)
     try:
@@ -193,17 +198,20 @@ def _in_order(
                 return
             yield waiting.popleft().result()
     finally:
+        stopping.set()  # whoever interrupts a campaign does not wait for its longest tasks
         pool.shutdown(wait=True, cancel_futures=True)
         folder.cleanup()
 
 
-def _start_worker(world: World, parent: Path) -> None:
-    die_with_parent()
+def _start_worker(world: World, parent: Path, stopping: Event) -> None:
+    be_a_worker()
     _player.append(Player(world, parent))
+    _stopping.append(stopping)
 
 
-def die_with_parent() -> None:
-    """A worker whose campaign was killed has nobody to report to (prctl(2))."""
+def be_a_worker() -> None:
+    """Ctrl-C is for the campaign, which ends its workers; one that was killed takes them along (prctl(2))."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -215,6 +223,8 @@ def _play(task: Task, seed: int) -> Batch:
     found = [_played(outcome, False)]
     if task.seconds and not outcome.failures:
         for line in plan.second_cuts(outcome, seed, task.seconds):
+            if _stopping[0].is_set():
+                break
             found.append(_played(player.play_second(outcome, line), True))
     return Batch(found, player.cpu_s - before)
 

@@ -263,7 +263,7 @@ def hunt(seed: int, budget_s: float | None, say: Callable[[str], None]) -> dict[
     honest = world.build(images.build("process").path)
     deadline = time.monotonic() + (budget_s or _DEFAULT_BUDGET_S)
     rows = []
-    with ProcessPoolExecutor(_WORKERS, get_context("fork"), run.die_with_parent) as pool:
+    with ProcessPoolExecutor(_WORKERS, get_context("fork"), run.be_a_worker) as pool:
         looks = [pool.submit(find, mutant, honest, binary, seed, deadline) for mutant in MUTANTS]
         try:
             for look in looks:
