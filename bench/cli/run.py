@@ -30,6 +30,7 @@ REPLAY_LINES = 10
 EXAMPLES = """examples:
   tableside bench run                                   everything, on the QEMU board
   tableside bench run --board process --suite boot,signing
+  tableside bench run --suite attacks                   updates from a malicious server
   tableside bench run --case a_flipped_bit_is_refused --seed 7
   tableside bench run --json result.json --html report.html --junit junit.xml
 exit codes: 0 every case passed, 1 something failed, 2 usage, set-up or error"""
@@ -46,7 +47,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     add_board_options(parser)
     parser.add_argument(
-        "--suite", metavar="NAMES", help=f"comma-separated: {','.join(suites.NAMES)} (default: all)"
+        "--suite",
+        metavar="NAMES",
+        help=f"comma-separated: {','.join(suites.NAMES)} (default: all but {','.join(suites.ON_REQUEST)})",
     )
     parser.add_argument("--case", metavar="NAME", help="only this case")
     parser.add_argument(
@@ -162,8 +165,10 @@ def _run_suites(
 
 
 def _chosen_suites(arguments: argparse.Namespace) -> list[Suite]:
-    names = arguments.suite.split(",") if arguments.suite else None
-    chosen = suites.load_all(names)
+    if arguments.suite:
+        chosen = suites.load_all(arguments.suite.split(","))
+    else:
+        chosen = suites.load_all() if arguments.case else suites.load_default()
     if arguments.case is not None and not any(c.name == arguments.case for s in chosen for c in s.cases):
         raise BenchError("NO_SUCH_CASE", f"No case is called {arguments.case!r}: see tableside bench list.")
     return chosen

@@ -7,7 +7,8 @@ from importlib import import_module
 from bench.errors import BenchError
 from bench.suites.registry import Suite
 
-NAMES = ("boot", "signing", "menu", "ota", "releases", "throughput", "faults")
+NAMES = ("boot", "signing", "menu", "ota", "releases", "attacks", "throughput", "faults")
+ON_REQUEST = ("releases", "attacks")  # longer than a main job should be: by its name, or by a case's
 
 
 def load(name: str) -> Suite:
@@ -21,6 +22,11 @@ def load(name: str) -> Suite:
     if not isinstance(suite, Suite):
         raise BenchError("BAD_SUITE", f"bench/suites/{name}.py has no SUITE.")
     return suite
+
+
+def load_default() -> list[Suite]:
+    """The suites that run when none is named."""
+    return load_all([name for name in NAMES if name not in ON_REQUEST])
 
 
 def load_all(names: list[str] | None = None) -> list[Suite]:

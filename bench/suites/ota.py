@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 
-from bench import releases
 from bench.boards.base import BOOT_OPTIONS, CUT_AT, EXIT_POWER_CUT, FLASH_IMAGE, INSTRET, WATCHDOG
 from bench.console import Event
 from bench.errors import check
@@ -17,7 +16,6 @@ from bench.rig import Rig
 from bench.suites.ota_steps import (
     CHUNKS,
     GETS,
-    HARDWARE,
     IMAGE,
     UPDATE_DEADLINE_S,
     Update,
@@ -33,9 +31,7 @@ from bench.suites.ota_steps import (
     refuses,
     reported,
     runs,
-    signed_by_another,
     slot_files,
-    target,
     text,
     withdraw_all,
 )
@@ -236,7 +232,7 @@ def await_cut(rig: Rig) -> None:
     check(status == EXIT_POWER_CUT, f"the board ended with {status}, not with the armed power cut")
 
 
-# ---------------------------------------------------------------- forged and wrong
+# ---------------------------------------------------------------- damaged on the way
 
 
 @SUITE.case("changed_chunk_is_fetched_again")
@@ -273,46 +269,6 @@ def spoil(frame: bytes) -> bytes:
     chunk = OtaChunk.decode(frame)
     data = bytes([chunk.data[0] ^ 0x10]) + chunk.data[1:]
     return OtaChunk(chunk.ref, chunk.what, chunk.index, data).encode()
-
-
-@SUITE.case("manifest_by_another_key_is_refused")
-def manifest_by_another_key_is_refused(rig: Rig) -> None:
-    """A manifest not signed by the certified release key changes nothing."""
-    as_delivered(rig)
-    refuses(rig, signed_by_another(make(rig, 1)), "bad-signature")
-
-
-@SUITE.case("certificate_by_another_root_is_refused")
-def certificate_by_another_root_is_refused(rig: Rig) -> None:
-    """A release key certified by another root changes nothing, though its signature is right."""
-    as_delivered(rig)
-    update = make(rig, 1)
-    wanted = target(HARDWARE[rig.board.kind], update.version)
-    forged = releases.bundle(wanted, update.content, signer="release", certifier="evil-root")
-    refuses(rig, forged.offer.encode(), "bad-signature")
-
-
-@SUITE.case("bundle_for_other_hardware_is_refused")
-def bundle_for_other_hardware_is_refused(rig: Rig) -> None:
-    """A genuine bundle for another hardware class, or another image, changes nothing."""
-    as_delivered(rig)
-    update = make(rig, 1)
-    other = releases.bundle(target("esp32", update.version), update.content)
-    refuses(rig, other.offer.encode(), "wrong-target")
-    later = target(HARDWARE[rig.board.kind], update.version, image=IMAGE + 1)
-    refuses(rig, releases.bundle(later, update.content).offer.encode(), "wrong-target")
-
-
-@SUITE.case("release_below_the_floor_is_refused")
-def release_below_the_floor_is_refused(rig: Rig) -> None:
-    """A genuine older release is refused once a confirmed one has raised the floor; so is the running one."""
-    as_delivered(rig)
-    older = make(rig, 1)
-    update = make(rig, 3, floor=IMAGE + 2)
-    install(rig, update)
-    refuses(rig, older.bundle.offer.encode(), "below-floor")
-    refuses(rig, update.bundle.offer.encode(), "already-there")
-    runs(rig, update.version, "a")
 
 
 # ---------------------------------------------------------------- broken releases

@@ -62,11 +62,11 @@ def target(hardware: str, version: int, floor: int = 0, image: int = IMAGE) -> T
     return Target(hardware, version, floor, image, image)
 
 
-def publish(rig: Rig, update: Update) -> None:
-    """Let the server offer it."""
+def publish(rig: Rig, update: Update, percent: int = 100) -> None:
+    """Let the server offer it to this share of the terminals."""
     folder = rig.folder / "releases" / update.bundle.hash[:8].hex()
     release_files.save(update.bundle, folder)
-    rig.server.admin("release", "publish", str(folder), "--percent", "100")
+    rig.server.admin("release", "publish", str(folder), "--percent", str(percent))
 
 
 def withdraw_all(rig: Rig) -> None:

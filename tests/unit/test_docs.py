@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from bench.cli.main import build_parser
+from bench.mutants import attacks as weakened
 from bench.paths import FIXTURES, ROOT
-from bench.suites import signing
+from bench.suites import attacks, signing
 
 PROTOCOL = ROOT / "docs" / "protocol.md"
 DOCUMENTS = [
@@ -34,6 +35,23 @@ def test_every_threat_of_the_protocol_is_a_case_of_the_signing_suite() -> None:
     cases = {case.name for case in signing.SUITE.cases}
     missing = [name for _, name in rows if name not in cases]
     assert missing == []
+
+
+def test_every_attack_on_updates_is_a_case_of_the_attacks_suite_and_the_other_way_round() -> None:
+    section = (ROOT / "docs" / "ota.md").read_text(encoding="utf-8").split("## Attacks")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| ([a-z -]+): .+ \| .+ \| `([a-z_]+)` \|$", section, re.MULTILINE)
+    assert sorted(case for _, case in rows) == sorted(case.name for case in attacks.SUITE.cases)
+    assert {kind for kind, _ in rows} == {
+        "arbitrary software", "rollback", "freeze", "mix-and-match", "endless data", "slow retrieval",
+        "wrong target", "wrong precursor", "change after verify", "key compromise", "key rotation",
+        "online server owned",
+    }  # fmt: skip
+
+
+def test_every_case_of_the_attacks_suite_stands_for_a_defence_that_was_once_taken_away() -> None:
+    for weak in weakened.MUTANTS:
+        assert weak.source(), weak.name
+    assert {weak.where for weak in weakened.MUTANTS} == {case.name for case in attacks.SUITE.cases}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
