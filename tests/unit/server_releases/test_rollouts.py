@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from database_kit import KINDS, transaction, url_for
 
 from server.config import ConfigError
 from server.devices.records import DeviceState
@@ -31,9 +32,9 @@ def said(state: int, running: int = OLD, reason: int = 0) -> OtaState:
     return OtaState(running, 0, state, 0, reason)
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with closing(open_database(tmp_path, create=True)) as opened:
+@pytest.fixture(params=KINDS)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    with closing(open_database(tmp_path, create=True, url=url_for(request.param))) as opened:
         admin.ensure_site(opened, SITE)
         yield opened
 
@@ -44,10 +45,8 @@ def publish(database: Database, new: NewRelease = RELEASE, plan: Rollout = PLAN)
 
 def report(database: Database, *reports: tuple[str, Report]) -> None:
     """Store reports as the writer does: one transaction, on a plain connection."""
-    with closing(database.driver_connection()) as connection:
-        connection.execute("BEGIN IMMEDIATE")
+    with closing(database.driver_connection()) as connection, transaction(connection):
         StoreReports(SITE, reports, 7)(connection)
-        connection.execute("COMMIT")
 
 
 def rollout(database: Database, ref: bytes = REF) -> release_reads.StoredRelease:
@@ -194,7 +193,7 @@ def test_everything_survives_a_restart(database: Database, tmp_path: Path) -> No
     with database.begin() as connection:
         connection.exec_driver_sql(
             "INSERT INTO device (site, device, kid, spki, table_id, state, password_hash, created_at) "
-            f"VALUES ('demo', 't-0001', x'01', x'02', '4', '{DeviceState.ACTIVE.value}', '', 1)"
+            f"VALUES ('demo', 't-0001', '01', '02', '4', '{DeviceState.ACTIVE.value}', '', 1)"
         )
     releases.set_group(database, SITE, "t-0001", "terrace")
     releases.add_rotation(database, SITE, 2, b"statement")
