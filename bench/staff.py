@@ -30,10 +30,12 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Glimpse:
-    """What staff see; bills are (bill, seating, state, total, paid), lines (order, line, state)."""
+    """What staff see; seatings are (id, table, total), bills (bill, seating, state, total, paid), payments
+    (payment, what can be refunded), lines (order, line, state).
+    """
 
     tables: Sequence[str]
-    seatings: Sequence[tuple[int, str]]
+    seatings: Sequence[tuple[int, str, int]]
     bills: Sequence[tuple[int, int, str, int, int]] = ()
     payments: Sequence[tuple[int, int]] = ()
     bookings: Sequence[int] = ()
@@ -44,7 +46,7 @@ def look(read: Read, tables: Sequence[str]) -> Glimpse:
     """What is committed now, the newest of each kind; ``tables`` are the room's."""
     return Glimpse(
         tables,
-        _rows(read, "SELECT id, table_id FROM seating WHERE closed_at IS NULL ORDER BY id"),
+        _rows(read, "SELECT id, table_id, total_minor FROM seating WHERE closed_at IS NULL ORDER BY id"),
         _rows(
             read,
             "SELECT bill, seating, state, total_minor, paid_minor FROM bill WHERE state <> 'settled' "
@@ -80,8 +82,8 @@ class Staff:
     counted: Sequence[int] = ()
     weights: Mapping[str, int] = field(
         default_factory=lambda: {
-            "seat": 3, "transfer": 6, "merge": 4, "close": 6, "bill": 10, "split": 4, "pay": 14, "refund": 3,
-            "cook": 20, "void": 5, "stock": 0, "book": 16, "arrive": 5, "unbook": 5, "missed": 2,
+            "seat": 3, "transfer": 6, "merge": 5, "close": 9, "bill": 10, "split": 4, "pay": 14, "refund": 3,
+            "cook": 20, "void": 5, "stock": 0, "book": 16, "arrive": 8, "unbook": 4, "missed": 2,
         }
     )  # fmt: skip
 
@@ -96,7 +98,7 @@ class Staff:
 
     def _free_table(self, seen: Glimpse) -> str:
         """A free table nine times of ten."""
-        taken = {table for _, table in seen.seatings}
+        taken = {table for _, table, _ in seen.seatings}
         free = [table for table in seen.tables if table not in taken]
         return str(self.draw.choice(free if free and self.draw.random() < 0.9 else list(seen.tables)))
 
@@ -118,10 +120,11 @@ class Staff:
 
     def _close(self, seen: Glimpse) -> dict[str, Any] | None:
         billed = [bill for bill in seen.bills if bill[2] == "open"]
-        ready = [bill for bill in billed if bill[3] == bill[4]]
+        ready = [bill[1] for bill in billed if bill[3] == bill[4]]
+        ready += [seating for seating, _, total in seen.seatings if not total]
         wish = self.draw.random()
         if ready and wish < 0.6:
-            return {"seating": self.draw.choice(ready)[1]}
+            return {"seating": self.draw.choice(ready)}
         if billed and wish < 0.85:
             return {"seating": self.draw.choice(billed)[1]}
         return self._seating(seen)
@@ -147,7 +150,7 @@ class Staff:
         if bill is None:
             return None
         due = bill[3] - bill[4]
-        amount = self.draw.choice((due, due, due, max(1, due // 2), due + 1))
+        amount = self.draw.choice((due, due, max(1, due // 2), max(1, due // 3), due + 1))
         return {"bill": bill[0], "amount_minor": amount, "tender": "cash"}
 
     def _refund(self, seen: Glimpse) -> dict[str, Any] | None:
@@ -160,8 +163,8 @@ class Staff:
     # ------------------------------------------------------------------ the kitchen
 
     def _cook(self, seen: Glimpse) -> dict[str, Any] | None:
-        most = 3 if self.draw.random() < 0.8 else 5  # now and then a line that is served, or cancelled
-        going = [line for line in seen.lines if line[2] < most]
+        sane = self.draw.random() < 0.8  # now and then a line that is served or cancelled
+        going = [line for line in seen.lines if (line[2] < 3) == sane]
         if not going:
             return None
         order, line, state = self.draw.choice(going)
