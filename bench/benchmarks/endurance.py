@@ -101,13 +101,13 @@ def growth(
 ) -> tuple[list[Level], list[Measurement]]:
     """The cost of an order with 10,000, 100,000 ... stored orders, made in bulk between the measurements."""
     found: list[Level] = []
-    for size in sorted(sizes):
-        with _Bench(devices, filled=size, say=say) as bench:
-            found.append(bench.play(_measuring(size, seconds)))
-        one = found[-1]
-        say(f"{one.stored:>9,} stored  {one.orders_per_s:7,.0f} orders/s  "
-            f"{one.cpu_per_order_us:5.0f} us CPU/order  "
-            f"p50 {one.p50_ms:.1f}  p99 {one.p99_ms:.1f} ms  {one.database_mb:,.0f} MB")  # fmt: skip
+    with _Bench(devices) as bench:
+        for size in sorted(sizes):
+            bench.grow(size, say)
+            found.append(one := bench.play(_measuring(size, seconds)))
+            say(f"{one.stored:>9,} stored  {one.orders_per_s:7,.0f} orders/s  "
+                f"{one.cpu_per_order_us:5.0f} us CPU/order  "
+                f"p50 {one.p50_ms:.1f}  p99 {one.p99_ms:.1f} ms  {one.database_mb:,.0f} MB")  # fmt: skip
     first, last = found[0], found[-1]
     note = f"{last.stored:,} stored orders over {first.stored:,}"
     return found, [
@@ -168,12 +168,10 @@ def _shrink(state: Path) -> None:
 
 
 class _Bench:
-    """A server with enrolled terminals, perhaps with a past, in a folder that goes away."""
+    """A server with enrolled terminals in a folder that goes away."""
 
-    def __init__(self, devices: int, filled: int = 0, say: Say = lambda text: None) -> None:
+    def __init__(self, devices: int) -> None:
         self._devices = devices
-        self._filled = filled
-        self._say = say
 
     def __enter__(self) -> _Bench:
         BUILD.mkdir(parents=True, exist_ok=True)
@@ -183,10 +181,6 @@ class _Bench:
         try:
             self.server.start()
             self._terminals = enrol(self.server.state, self._devices)
-            if self._filled:
-                self.server.stop()
-                fill(self.server.state, SITE, self._devices, self._filled, self._say)
-                self.server.start()
         except BaseException:
             self.__exit__()
             raise
@@ -195,6 +189,12 @@ class _Bench:
     def __exit__(self, *_: object) -> None:
         self.server.stop()
         self._folder.cleanup()
+
+    def grow(self, orders: int, say: Say) -> None:
+        """Give it a past of at least so many orders; the server is stopped meanwhile."""
+        self.server.stop()
+        fill(self.server.state, SITE, self._devices, orders, say)
+        self.server.start()
 
     def play(self, scenario: Scenario[T]) -> T:
         """Run a scenario with the server and its terminals, which are online and have ordered a little."""
