@@ -242,7 +242,7 @@ def open_postgres(url: str, state: Path, *, create: bool = False, upgrade: bool 
             database.made, database.upgraded_from = _prepared(
                 connection, database.name, state, create=create, upgrade=upgrade
             )
-            if connection.exec_driver_sql("SHOW fsync").scalar_one() != "on":
+            if create and connection.exec_driver_sql("SHOW fsync").scalar_one() != "on":
                 _log.warning("%s runs without fsync: a power cut there loses orders", database.name)
         remember(state, url)
     except BaseException:
