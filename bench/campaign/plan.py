@@ -41,18 +41,17 @@ def tasks(world: World, seed: int, seconds: int) -> list[Task]:
     found: list[Task] = []
     seen: set[int] = set()
     for name, golden in world.goldens.items():
-        steps = len(golden.trace.steps)
-        milestones = (
-            {round(steps * n / (_EXHAUSTIVE - 1)) for n in range(_EXHAUSTIVE)} if name == "new" else set()
-        )
+        few = seconds if name == "new" else min(seconds, _SECONDS_OF_BAD)
+        fresh = []
         for line, digest in _cuts(world, golden, name, random):
-            if digest in seen:
-                continue
-            seen.add(digest)
-            fault = line.faults[0]
-            whole = fault.kind == CUT and not line.is_torn and fault.number in milestones
-            few = seconds if name == "new" else min(seconds, _SECONDS_OF_BAD)
-            found.append(Task(line, -1 if whole and seconds else few))
+            if digest not in seen:
+                seen.add(digest)
+                fresh.append(Task(line, few))
+        if name == "new" and seconds:
+            for n in range(_EXHAUSTIVE):
+                place = (len(fresh) - 1) * n // (_EXHAUSTIVE - 1)
+                fresh[place] = Task(fresh[place].line, -1)
+        found += fresh
     found += [Task(line, 0) for line in _rots(world, random)]
     random.shuffle(found)
     return [Task(line, 0) for line in _few(world, random)] + found

@@ -19,6 +19,7 @@ from bench.campaign.player import Player
 from bench.campaign.run import Tally
 from bench.campaign.trace import FlashState, Step, Tear, Trace, torn
 from bench.campaign.world import World
+from bench.cli.campaign import SECONDS_PER_STATE
 from bench.cli.main import main
 from bench.errors import BenchError
 from bench.mutants import ota
@@ -196,6 +197,15 @@ def test_the_same_seed_plans_the_same_campaign(place: World, tasks: list[plan.Ta
     again = plan.tasks(place, 1, 1)
     assert again == tasks
     assert plan.tasks(place, 6, 1) != tasks
+
+
+def test_a_whole_campaign_is_fifteen_thousand_states_and_cuts_some_recoveries_at_every_step(
+    place: World,
+) -> None:
+    whole = plan.tasks(place, 1, SECONDS_PER_STATE)
+    assert sum(task.seconds == -1 for task in whole) == 8
+    steps = len(place.goldens["new"].trace.steps)
+    assert len(whole) + sum(max(0, task.seconds) for task in whole) + 8 * steps // 2 > 15_000
 
 
 def test_a_line_behind_the_end_of_the_update_is_refused(player: Player) -> None:
