@@ -33,7 +33,7 @@ EXAMPLES = """examples:
   tableside bench campaign --layer image             firmware images instead of applications
   tableside bench campaign --wear                    what one update costs in flash and on the wire
 exit codes: 0 nothing failed (or every planted bug was caught), 1 something did, 2 usage, set-up or error"""
-SECONDS_PER_STATE = 9
+SECONDS_PER_STATE = 10
 _FLASH_SHARE = 0.6  # of a budget; the rest is for faults over real MQTT
 _SAY_EVERY_S = 10.0
 Say = Callable[[str], None]
