@@ -49,10 +49,11 @@ class Played:
 
 @dataclass(frozen=True)
 class Batch:
-    """A first line and its second cuts, with the seconds of computing they took."""
+    """A first line and its second cuts, with the seconds of computing they took; `whole`: all of them."""
 
     lines: list[Played]
     cpu_s: float
+    whole: bool
 
 
 @dataclass
@@ -172,7 +173,7 @@ def campaign(
             progress(tally)
         if stop_at is not None and len(tally.failed) >= stop_at:
             return tally
-        tally.counts["tasks"] += 1
+        tally.counts["tasks"] += batch.whole
     tally.is_complete = tally.counts["tasks"] == len(tasks)
     return tally
 
@@ -193,7 +194,7 @@ def _in_order(
                 task = next(todo, None)
                 if task is None:
                     break
-                waiting.append(pool.submit(_play, task, seed))
+                waiting.append(pool.submit(_play, task, seed, deadline))
             if not waiting:
                 return
             yield waiting.popleft().result()
@@ -216,17 +217,17 @@ def be_a_worker() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _play(task: Task, seed: int) -> Batch:
+def _play(task: Task, seed: int, deadline: float | None) -> Batch:
     player = _player[0]
     before = player.cpu_s
     outcome = player.play(task.line)
     found = [_played(outcome, False)]
     if task.seconds and not outcome.failures:
         for line in plan.second_cuts(outcome, seed, task.seconds):
-            if _stopping[0].is_set():
-                break
+            if _stopping[0].is_set() or (deadline is not None and time.monotonic() >= deadline):
+                return Batch(found, player.cpu_s - before, whole=False)
             found.append(_played(player.play_second(outcome, line), True))
-    return Batch(found, player.cpu_s - before)
+    return Batch(found, player.cpu_s - before, whole=True)
 
 
 def _played(outcome: Outcome, is_second: bool) -> Played:
