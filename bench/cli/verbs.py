@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from bench.cli import benchmark, campaign, kill, mixed, run, shell, show
+from bench.cli import benchmark, campaign, kill, mixed, run, shell, shootout, show
 
 
 def add_parser(programs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,3 +23,4 @@ def add_parser(programs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     benchmark.add_parser(verbs)
     kill.add_parser(verbs)
     mixed.add_parser(verbs)
+    shootout.add_parser(verbs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from littlefs import LittleFS
@@ -21,7 +21,29 @@ def opened(flash: Flash | None, keep: bool = True) -> Iterator[LittleFS]:
     Raises: littlefs.LittleFSError when it cannot be mounted.
     """
     assert flash is not None
-    image = flash.read("vfs")
+    volume = _over(flash.read("vfs"))
+    volume.mount()
+    yield volume
+    volume.unmount()
+    if keep:
+        flash.write("vfs", bytes(volume.context.buffer))
+
+
+def made(files: Mapping[str, bytes], size: int) -> bytes:
+    """A new file system of `size` bytes that holds these files, by path."""
+    volume = _over(b"\xff" * size)
+    volume.format()
+    volume.mount()
+    for path, content in files.items():
+        if "/" in path:
+            volume.makedirs(path.rpartition("/")[0], exist_ok=True)
+        with volume.open(path, "wb") as file:
+            file.write(content)
+    volume.unmount()
+    return bytes(volume.context.buffer)
+
+
+def _over(image: bytes) -> LittleFS:
     volume = LittleFS(
         block_size=SECTOR_BYTES,
         block_count=len(image) // SECTOR_BYTES,
@@ -32,8 +54,4 @@ def opened(flash: Flash | None, keep: bool = True) -> Iterator[LittleFS]:
         mount=False,
     )
     volume.context.buffer = bytearray(image)
-    volume.mount()
-    yield volume
-    volume.unmount()
-    if keep:
-        flash.write("vfs", bytes(volume.context.buffer))
+    return volume
