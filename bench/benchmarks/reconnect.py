@@ -40,7 +40,7 @@ from server.devices.keys import KeyStore
 from server.storage.database import Database, open_database
 from server.storage.ledger import Ledger
 from server.wire.errors import Refusal
-from server.wire.frames import Accept, Hint, HintStatus
+from server.wire.frames import Accept, Beacon, Hint, HintStatus
 from server.wire.keyschedule import NONCE_BYTES, derive, transcript_hash
 from server.wire.ops import Line, Op, Status
 from server.wire.resume import Resume
@@ -54,6 +54,7 @@ STORED_PASSWORD = f"scrypt$2$1$1${b'salt'.hex()}${CHEAP_HASH}"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 15.0  # as the firmware's
 ANSWER_S = 30.0
 OPEN_FILES_SPARE = 200
+KnownBeacon = tuple[bytes, Beacon, VerifyKey]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +76,30 @@ class Crowd:
 
 
 class Returning(SoftTerminal):
-    """A terminal that still has its resume key, and ops in its journal."""
+    """A terminal that still has its resume key, and ops in its journal; ``verified``: beacons, by frame."""
 
-    def __init__(self, number: int, key: RSAPrivateKey, root_spki: bytes) -> None:
+    def __init__(
+        self, number: int, key: RSAPrivateKey, root_spki: bytes, verified: dict[bytes, KnownBeacon]
+    ) -> None:
         super().__init__(SITE, f"back-{number:05d}", f"b-{number:05d}", PASSWORD, key, root_spki)
         self.k_resume = sha256(b"resume" + self.device.encode()).digest()
         self.old_sid = (number + 1).to_bytes(4, "big")
         self.journal: list[Op] = []
         self.turned_away = 0
+        self._verified = verified
         self._asking: tuple[bytes, bytes, bytes, VerifyKey] | None = None
+
+    def _message(self, topic: str, payload: bytes, retain: bool) -> None:
+        """The crowd shares a processor: a beacon that one of it has verified need not be verified again."""
+        known = self._verified.get(payload)
+        if known is None or topic != f"s/{self.site}/beacon":
+            super()._message(topic, payload, retain)
+            if topic == f"s/{self.site}/beacon" and self._beacon is not None:
+                self._verified.clear()
+                self._verified[payload] = self._beacon
+            return
+        self._beacon = known
+        self._beacon_seen.set()
 
     async def resume(self) -> None:
         """A new session by the resume key, however often the server says to come later; the same bytes until
@@ -141,7 +157,8 @@ def enrol(state: Path, count: int) -> list[Returning]:
     """Terminals with an old session in the database of a server that is not running."""
     root_spki = KeyStore(state / KEYS_NAME, SITE).root_spki
     key = generate_private_key(public_exponent=65537, key_size=2048)  # never used: nobody says Hello
-    crowd = [Returning(number, key, root_spki) for number in range(count)]
+    verified: dict[bytes, KnownBeacon] = {}
+    crowd = [Returning(number, key, root_spki, verified) for number in range(count)]
     with closing(open_database(state)) as database:
         _store(database, crowd, int(time.time()))
     return crowd

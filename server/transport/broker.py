@@ -23,6 +23,7 @@ from server.config import ListenError
 from server.transport.acl import may_receive
 from server.transport.connect import Will
 from server.transport.connection import Connection
+from server.transport.descriptors import room_for
 from server.transport.mqtt import topic_matches
 from server.transport.seams import OnPublish
 from server.transport.session import ClientSession, Message
@@ -49,7 +50,7 @@ class DeviceBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
         on_publish: OnPublish,
         refuse: Callable[[str, str], None],
         max_packet_bytes: int = 4096,
-        max_connections: int = 4096,
+        max_connections: int = 12_288,
     ) -> None:
         logging.getLogger("amqtt").setLevel(logging.CRITICAL)  # what matters arrives as an exception
         logging.getLogger("transitions").setLevel(logging.ERROR)
@@ -60,7 +61,7 @@ class DeviceBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
         self.ingest = on_publish
         self.refuse = refuse
         self._host, self._port = host, port
-        self._max_connections = max_connections
+        self._max_connections = room_for(max_connections)
         self._open: set[Connection] = set()
         self._connections: dict[str, Connection] = {}
         self._client_sessions: dict[str, ClientSession] = {}

@@ -91,7 +91,7 @@ def test_a_reader_that_stops_reading_is_let_go_and_comes_back_where_it_was(
             with pytest.raises(SlowConsumer):
                 await stream(reads, hub, SITE, Role.MANAGER, 0, slow.send, lambda: True)
 
-    asyncio.run(stalled())
+    asyncio.run(asyncio.wait_for(stalled(), 20))
     assert counted[0].count == 1 + 2, "nothing is read ahead for somebody who does not read"
     again = Reader(CHANGES)
     again.lsns = slow.lsns

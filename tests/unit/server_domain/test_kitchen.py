@@ -160,6 +160,8 @@ def test_nobody_is_seated_at_a_closed_table_and_no_table_is_closed_on_its_guests
         house.run(house.service.open_seating("anna", "6"))
     with refused(HouseCode.TABLE_CLOSED):
         house.run(house.service.transfer("anna", 1, "6"))
+    house.run(house.service.open_table("anna", "6"))
+    house.run(house.service.close_table("anna", "5", "rain"))
     booked = house.run(house.service.book("anna", "Ada", 2, ["5", "6"], 1000, 2000))
-    assert house.run(house.service.seat_booking("anna", booked["booking"]))["table"] == "5"
-    assert house.rows("SELECT reason FROM event WHERE kind = 'table_closed'") == [("wobbles",)]
+    assert house.run(house.service.seat_booking("anna", booked["booking"]))["table"] == "6"
+    assert house.rows("SELECT reason FROM event WHERE kind = 'table_closed'") == [("wobbles",), ("rain",)]
