@@ -38,7 +38,12 @@ def played(kind: str, evening: list[list[Order]]) -> tuple[list[Reply | None], S
             admin.set_stock(house.database, SITE, ESPRESSO, 9)
             replies = [reply for group in evening for reply in answered(house, group)]
             ledger = Ledger(house.database.path)
-            stored = (ledger.answers(SITE), ledger.orders(SITE), ledger.stock(SITE), ledger.seatings(SITE))
+            chains = house.connection.execute(
+                "SELECT seating, device, head, first_op, first_lsn, count FROM device_chain ORDER BY 1, 2"
+            ).fetchall()
+            stored = (
+                ledger.answers(SITE), ledger.orders(SITE), ledger.stock(SITE), ledger.seatings(SITE), chains,
+            )  # fmt: skip
     return replies, stored
 
 
