@@ -7,5 +7,7 @@ booted by the process board (`machine`): frozen start-up, loader, slots, journal
 agent are the ones that ship. What the terminals then say and what lies in flash is judged by ten oracles
 (`oracles`). A recovery is traced in its turn, so that a second cut can fall anywhere into it.
 
+Links and the server are cut and killed on real parts, apart from that (`wire`).
+
 The flash model is firmware/boards/shared/nor.c; the network is played by firmware/boards/common/campaign.py.
 """

@@ -227,6 +227,18 @@ def test_a_planted_bug_is_caught(place: World) -> None:
     assert ota.find(bug, place, ota.image(), 1, time.monotonic() + 60)["caught"]
 
 
+class NoBug(ota.Mutant):
+    @property
+    def frozen(self) -> str:
+        return f"terminal/{self.file}"
+
+
+def test_a_change_that_is_none_is_not_caught(place: World) -> None:
+    none = NoBug("none", "ota/states.py", "control", ())
+    found = ota.find(none, place, ota.image(), 1, time.monotonic() + 2)
+    assert (found["caught"], found["by"]) == (False, "")
+
+
 def test_the_image_with_every_bug_is_honest_until_one_is_chosen(place: World) -> None:
     honest = world.on(place, ota.image())
     assert [life.trace for life in honest.goldens["new"].lives] == [
