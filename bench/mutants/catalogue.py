@@ -309,13 +309,6 @@ ORDER_PATH: tuple[Mutant, ...] = (
         check="handshake_numbers_are_used_once",
     ),
     _mutant(
-        "beacon_counter_reused",
-        "after a restart beacons are numbered from one again",
-        "server.devices.beacons",
-        "[-_KEEP:]",
-        "[:0]",
-    ),
-    _mutant(
         "session_not_stored",
         "a session is used although it was never stored",
         "server.transport.handshakes",
