@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ CONDITIONS = (
     "bits done, or behind the last; a step is at most 256 bytes programmed or erased. Equal ones count once.",
     "Each is started with the server away: the application's files are whole old, whole new, mixed, or it "
     "does not start (broken). Then it is started with the server back: `not healed` is where that did not "
-    "end whole and new. Cut points are equally likely here; on a device an erase takes longer than a program.",
+    "end whole and new. Cut points count alike, though on a device an erase takes longer than a program.",
     "The update call stands in boot.py, before the application and outside what is updated: a broken "
     "application cannot keep a library from trying again. That is the best place there is for it.",
     "Libraries get the same release of four files, 6 KB in all, from the same server, over a urequests of "
@@ -75,19 +76,25 @@ def run(names: Sequence[str], budget_s: float, seed: int, say: Say) -> Shootout:
     wanted = chosen(names)
     binary = _board(say)
     result = Shootout(seed)
-    share_s = budget_s / len(wanted)
+    end = time.monotonic() + budget_s
+
+    def share_s() -> float:
+        """An equal part of the time that is left."""
+        return max(0.0, end - time.monotonic()) / max(1, len(wanted) - len(result.tallies))
+
     for library in [one for one in LIBRARIES if one.name in wanted]:
         try:
             device = Device(library, fetch.files_of(library))
-            tally = play_library(binary, device, seed, share_s)
+            tally = play_library(binary, device, seed, share_s())
         except BenchError as error:
             say(f"{library.name}: {error.text}")
             result.absent[library.name] = error.text
+            wanted.remove(library.name)
             continue
         result.tallies.append((tally, library))
         say(in_words(tally))
     if OURS in wanted:
-        ours = play_ours(binary, seed, share_s)
+        ours = play_ours(binary, seed, share_s())
         result.tallies.insert(0, (ours, None))
         say(in_words(ours))
     return result
