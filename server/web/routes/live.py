@@ -13,6 +13,7 @@ from contextlib import suppress
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from server.storage.database import StorageError
+from server.web import feed as feed_rules
 from server.web.access import STAFF, TOKEN_PREFIX, Caller
 from server.web.auth import authenticate, bearer_of, permit
 from server.web.feed import Entry, SlowConsumer, stream
@@ -94,7 +95,9 @@ async def _serve(websocket: WebSocket, services: Services, caller: Caller, token
         try:
             sending.result()
         except SlowConsumer:
-            await websocket.close(SLOW, "too slow: come back with the last LSN you handled")
+            with suppress(TimeoutError):  # who reads nothing does not read this either: the connection ends
+                async with asyncio.timeout(feed_rules.SEND_TIMEOUT_S):
+                    await websocket.close(SLOW, "too slow: come back with the last LSN you handled")
         else:
             await websocket.close(TOKEN_OVER, "the token no longer counts")
     except (WebSocketDisconnect, RuntimeError):
