@@ -16,7 +16,7 @@ class Tally:
     """Cut points by what the start after them showed.
 
     `unhealed`: those where not even the server's return brought the whole new release; `possible`: cut points
-    there are, of which `judged` were played.
+    there are, of which `judged` were played. `link`: what the start after a cut of the link showed.
     """
 
     name: str
@@ -24,6 +24,7 @@ class Tally:
     possible: int = 0
     fates: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FATES, 0))
     unhealed: int = 0
+    link: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FATES, 0))
 
     @property
     def judged(self) -> int:
@@ -35,6 +36,11 @@ class Tally:
         """The share of cut points that left a mixture or no start."""
         bad = self.fates[MIXED] + self.fates[BROKEN]
         return 100 * bad / self.judged if self.judged else 0.0
+
+    @property
+    def link_unsafe(self) -> int:
+        """Cuts of the link that left a mixture or no start."""
+        return self.link[MIXED] + self.link[BROKEN]
 
     def add(self, fate: str, healed: str) -> None:
         """Count one cut point."""
@@ -51,6 +57,8 @@ class Tally:
             **self.fates,
             "unsafe_percent": round(self.unsafe_percent, 1),
             "unhealed": self.unhealed,
+            "link_cuts": sum(self.link.values()),
+            "link_cuts_unsafe": self.link_unsafe,
         }
 
 

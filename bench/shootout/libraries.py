@@ -176,7 +176,12 @@ class Host:
         yield b"UPDATE_COMMIT"
 
     def read(self):
-        return next(self._packets, None)
+        packet = next(self._packets, None)
+        try:
+            go(len(packet or b""))
+        except OSError:
+            return None  # the line is dead
+        return packet
 
     def send(self, packet):
         pass

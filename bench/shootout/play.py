@@ -26,6 +26,7 @@ BOOT = b"import board\nexec(board.options()['text'])\n"
 OURS = "tableside"
 _EVENT = "@shootout "
 _MOST_LIVES = 6
+LINK_CUTS = 24
 _SEEDS = 1 << 31
 
 Say = Callable[[str], None]
@@ -96,14 +97,17 @@ class Device:
         data += b"\xff" * (-len(data) % SECTOR_BYTES)
         return bytes(data), places
 
-    def options(self, places: Mapping[str, list[int]], call: bool) -> dict[str, Any]:
-        """The boot options of one start."""
+    def options(
+        self, places: Mapping[str, list[int]], call: bool, limit: int | None = None
+    ) -> dict[str, Any]:
+        """The boot options of one start; `limit`: bytes until the link is cut."""
         names = list(self.new)
         job = {
             "boot": self.library.boot,
             "call": self.library.call.replace("FILES", repr(names)) if call else "",
             "after": self.library.after,
             "served": places,
+            "limit": limit,
             "files": names,
         }
         return {"repl": True, "text": DEVICE.read_text(), "shootout": job}
@@ -125,13 +129,13 @@ def play_library(binary: Path, device: Device, seed: int, budget_s: float) -> Ta
     data, places = device.served()
     with Machine(binary, data) as machine:
 
-        def start(served: bool, call: bool) -> Life:
-            return machine.live({}, device.options(places if served else {}, call))
+        def start(served: bool, call: bool, limit: int | None = None) -> Life:
+            return machine.live({}, device.options(places if served else {}, call, limit))
 
-        def follow(served: bool) -> list[Life]:
-            lives = [start(served, served)]
+        def follow(served: bool, limit: int | None = None) -> list[Life]:
+            lives = [start(served, served, limit)]
             while lives[-1].exit_code in RESETS and len(lives) < _MOST_LIVES:
-                lives.append(start(served, False))
+                lives.append(start(served, False, limit))
             machine.unplug()
             return lives
 
@@ -149,19 +153,32 @@ def play_library(binary: Path, device: Device, seed: int, budget_s: float) -> Ta
             raise BenchError("NO_GOLDEN_RUN", f"{device.library.name}: no update: {said[0][:200]}")
         tally = Tally(device.library.name)
         trace = Trace.joined([life.trace for life in golden])
+        size = sum(sum(told["passed"] for told in telling(life) if "passed" in told) for life in golden)
+        for number in range(LINK_CUTS):
+            machine.load(base)
+            follow(True, size * number // LINK_CUTS)
+            tally.link[judge(False)] += 1
         play(tally, machine, base, trace, seed, time.monotonic() + budget_s, judge)
     return tally
 
 
-def shown(life: Life, device: Device) -> str:
-    """What a start showed."""
+def telling(life: Life) -> list[dict[str, Any]]:
+    """What a start told."""
+    found = []
     for line in life.console.splitlines():
         if line.startswith(_EVENT):
             try:
-                told = json.loads(line[len(_EVENT) :])
+                found.append(json.loads(line[len(_EVENT) :]))
             except ValueError:
-                continue
-            if "files" in told and life.exit_code == 0:
+                continue  # the power failed while it was written
+    return found
+
+
+def shown(life: Life, device: Device) -> str:
+    """What a start showed."""
+    if life.exit_code == 0:
+        for told in telling(life):
+            if "files" in told:
                 return fate(told["started"], told["files"], device.old, device.new)
     return BROKEN
 
@@ -191,5 +208,11 @@ def play_ours(binary: Path, seed: int, budget_s: float) -> Tally:
 
         tally = Tally(OURS)
         trace = place.goldens["new"].trace
+        messages = place.goldens["new"].messages
+        for number in range(LINK_CUTS):
+            machine.load(place.base)
+            machine.live(place.script("new", seed=70, cut=1 + messages * number // LINK_CUTS, after=False))
+            machine.unplug()
+            tally.link[judge(False)] += 1
         play(tally, machine, place.base, trace, seed, time.monotonic() + budget_s, judge)
     return tally

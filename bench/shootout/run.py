@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from bench import images
@@ -13,9 +14,10 @@ from bench.errors import BenchError
 from bench.shootout import fetch
 from bench.shootout.judge import BROKEN, MIXED, NEW, OLD, Tally
 from bench.shootout.libraries import LEFT_OUT, LIBRARIES, Library
-from bench.shootout.play import OURS, Device, Say, play_library, play_ours
+from bench.shootout.play import LINK_CUTS, OURS, Device, Say, play_library, play_ours
 
 SCHEMA = "tableside.shootout.ota/1"
+_WIDTH = 110
 CONDITIONS = (
     f"One update on MicroPython {images.MICROPYTHON_VERSION} (the process board), littlefs2 on 4 KiB sectors "
     "of NOR flash that only clears bits.",
@@ -24,13 +26,15 @@ CONDITIONS = (
     "Each is started with the server away: the application's files are whole old, whole new, mixed, or it "
     "does not start (broken). Then it is started with the server back: `not healed` is where that did not "
     "end whole and new. Cut points count alike, though on a device an erase takes longer than a program.",
+    f"Link cuts: the link is lost for good after so many bytes of the update, {LINK_CUTS} times; then it is "
+    "started with the server away.",
     "The update call stands in boot.py, before the application and outside what is updated: a broken "
     "application cannot keep a library from trying again. That is the best place there is for it.",
     "Libraries get the same release of four files, 6 KB in all, from the same server, over a urequests of "
     "our own; those that replace main.py alone get it as one file, which littlefs replaces in one step.",
     "Ours gets a signed bundle of three files, 7 KB, chunk by chunk, with orders waiting; with the server "
     "away it may finish what was verified before the cut.",
-    "Only what a power cut leaves is compared: not signatures, not rollback, not bad networks. Of the "
+    "Only what lost power or a lost link leaves is compared: not signatures, not rollback. Of the "
     "libraries only OTAmpy promises to survive a power cut.",
 )
 
@@ -114,14 +118,28 @@ def in_words(tally: Tally) -> str:
 
 def text(result: Shootout) -> str:
     """The conditions, the participants, and under them the table."""
-    lines = [f"- {condition}" for condition in CONDITIONS]
+    points = [*CONDITIONS]
     for tally, library in result.tallies:
         if library is not None:
             about = _about(library)
-            lines.append(f"- {tally.name} ({', '.join(about['packages'])}): {library.promise}.")
-            lines.append(f"  Adapted: {library.adapted}.")
-    lines += [f"- Not here: {name}: {reason.rstrip('.')}." for name, reason in result.absent.items()]
-    heads = ("", "steps", "cut points", "judged", OLD, NEW, MIXED, BROKEN, "unsafe", "not healed")
+            packages = ", ".join(about["packages"])
+            points.append(f"{tally.name} ({packages}): {library.promise}. Adapted: {library.adapted}.")
+    points += [f"Not here: {name}: {reason.rstrip('.')}." for name, reason in result.absent.items()]
+    lines = [fill(point, _WIDTH, initial_indent="- ", subsequent_indent="  ") for point in points]
+    heads = (
+        "",
+        "steps",
+        "cut points",
+        "judged",
+        OLD,
+        NEW,
+        MIXED,
+        BROKEN,
+        "unsafe",
+        "not healed",
+        "link cuts",
+        "unsafe",
+    )
     lines += ["", "".join(f"{head:>18}" if not n else f"{head:>11}" for n, head in enumerate(heads))]
     for tally, _ in result.tallies:
         fates = [tally.fates[fate] for fate in (OLD, NEW, MIXED, BROKEN)]
@@ -132,6 +150,8 @@ def text(result: Shootout) -> str:
             *fates,
             f"{tally.unsafe_percent:.1f} %",
             tally.unhealed,
+            sum(tally.link.values()),
+            tally.link_unsafe,
         ]
         lines.append(f"{tally.name:>18}" + "".join(f"{cell:>11}" for cell in cells))
     return "\n".join(lines)

@@ -64,6 +64,7 @@ def test_a_library_that_writes_in_place_leaves_mixed_releases(binary: Path) -> N
     assert tally.fates[MIXED] > 0
     assert tally.unhealed == 0
     assert tally.unsafe_percent > 0
+    assert 0 < tally.link_unsafe < sum(tally.link.values())
 
 
 def test_a_library_that_renames_one_file_leaves_whole_releases(binary: Path) -> None:
@@ -74,6 +75,7 @@ def test_a_library_that_renames_one_file_leaves_whole_releases(binary: Path) -> 
     assert tally.judged >= 10
     assert (tally.fates[MIXED], tally.fates[BROKEN], tally.unhealed) == (0, 0, 0)
     assert tally.fates[OLD] > 0
+    assert (tally.link[OLD], tally.link_unsafe) == (sum(tally.link.values()), 0)
 
 
 def test_a_library_that_does_not_update_is_named(binary: Path) -> None:

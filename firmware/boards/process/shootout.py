@@ -6,6 +6,7 @@
 #   call     its update call; run in this start only if it is given
 #   after    what it wants run once the application works
 #   served   URL path -> [place, length] behind the flash map: what the server answers; none: it is away
+#   limit    bytes after which the link is cut for good, None for never
 #   files    names of the application's files
 #
 # Lines "@shootout {...}" tell the bench what came of it. Shims stand in for what a board with Wi-Fi has and
@@ -14,6 +15,7 @@
 import hashlib
 import json
 import sys
+import time
 
 import _board
 import board
@@ -21,6 +23,7 @@ import board
 _job = board.options()["shootout"]
 _HOST_SLASHES = 3
 _EHOSTUNREACH = 113
+_ECONNRESET = 104
 _SECTOR = 4096
 
 
@@ -41,6 +44,18 @@ def _served(url):
     return bytes(data)
 
 
+_passed = [0]
+
+
+def _pass(n):
+    # n bytes go over the link. OSError when it is cut before the last of them.
+    _passed[0] += n
+    if _job["limit"] is not None:
+        _job["limit"] -= n
+        if _job["limit"] < 0:
+            raise OSError(_ECONNRESET)
+
+
 class _Raw:
     def __init__(self, data):
         self._data = data
@@ -49,6 +64,7 @@ class _Raw:
     def read(self, n=-1):
         end = len(self._data) if n < 0 else self._at + n
         part = self._data[self._at : end]
+        _pass(len(part))
         self._at += len(part)
         return part
 
@@ -58,11 +74,18 @@ class _Raw:
 
 class Response:
     # As micropython-lib's urequests has it.
+    _content = None
+
     def __init__(self, data):
         self.status_code = 404 if data is None else 200
-        self.content = data or b""
-        self.headers = {"Content-Length": str(len(self.content))}
-        self.raw = _Raw(self.content)
+        self.headers = {"Content-Length": str(len(data or b""))}
+        self.raw = _Raw(data or b"")
+
+    @property
+    def content(self):
+        if self._content is None:
+            self._content = self.raw.read()
+        return self._content
 
     @property
     def text(self):
@@ -96,6 +119,7 @@ class Machine:
 
     @staticmethod
     def reset():
+        _tell(passed=_passed[0])
         _board.reset()
 
     soft_reset = reset
@@ -127,6 +151,20 @@ class Network:
     WLAN = Wlan
 
 
+def _at_once(duration):
+    pass
+
+
+class Clock:
+    # Nobody waits here for a Wi-Fi that is always there.
+    sleep = sleep_ms = _at_once
+    gmtime = time.gmtime
+    mktime = time.mktime
+    ticks_ms = time.ticks_ms
+    ticks_diff = time.ticks_diff
+    time = time.time  # the last: from here on the name means this
+
+
 class Hashes:
     # This build has no SHA-1; where it is only compared with itself another hash does as well.
     sha1 = sha256 = hashlib.sha256
@@ -135,7 +173,7 @@ class Hashes:
 def _attempt(what, text):
     # Run a part; what it dies of is told, and the start goes on, as it does on a board.
     try:
-        exec(text, {"machine": Machine, "served": _served, "job": _job})
+        exec(text, {"machine": Machine, "served": _served, "go": _pass, "job": _job})
     except Exception as error:  # noqa: BLE001 - somebody else's code
         _tell(failed=what, error=repr(error)[:200])
 
@@ -155,8 +193,9 @@ def _hash(name):
 
 
 def main():
-    shims = {"machine": Machine, "urequests": Requests, "network": Network, "uhashlib": Hashes}
+    shims = {"machine": Machine, "urequests": Requests, "network": Network, "uhashlib": Hashes, "time": Clock}
     sys.modules.update(shims)
+    sys.modules["utime"] = Clock
     if "/lib" not in sys.path:
         sys.path.append("/lib")
     _attempt("boot", _job["boot"])
@@ -172,6 +211,7 @@ def main():
     started = space.get("STARTED")
     if started is not None:
         _attempt("after", _job["after"])
+    _tell(passed=_passed[0])
     _tell(started=started, files={name: _hash(name) for name in _job["files"]})
     _board.poweroff(0)
 
