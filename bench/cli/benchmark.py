@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TypeVar
 
+from bench.cli.output import add_json, sayer, write_json
 from bench.errors import BenchError
 from bench.measure import PASS, Measurement
 from bench.report.table import MARKS, figure
@@ -51,7 +49,7 @@ def _leaf(
     parser = kinds.add_parser(
         name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=f"example: {example}"
     )
-    parser.add_argument("--json", metavar="FILE", help="also write the result as JSON; - for standard output")
+    add_json(parser)
     parser.add_argument("--terminals", type=int, choices=range(1, 501), default=16, metavar="N",
                         help="terminals that order, each at its own table (default: 16)")  # fmt: skip
     return parser
@@ -125,7 +123,7 @@ def run_orders(arguments: argparse.Namespace) -> int:
         postgres="postgres" not in arguments.without,
         mosquitto="mosquitto" not in arguments.without,
     )
-    found, gates = _measured(lambda: orders.measure(plan, _progress(arguments)))
+    found, gates = _measured(lambda: orders.measure(plan, sayer(arguments.json)))
     return finish(arguments, Report("orders", gates, orders.as_json(found)))
 
 
@@ -135,7 +133,7 @@ def run_soak(arguments: argparse.Namespace) -> int:
 
     if not 0 < arguments.rate <= 10_000:
         raise BenchError("USAGE", f"--rate {arguments.rate:g} is not between 0 and 10000 orders per second.")
-    say = _progress(arguments)
+    say = sayer(arguments.json)
     found, figures = _measured(
         lambda: endurance.soak(arguments.budget, arguments.rate, arguments.terminals, say)
     )
@@ -146,7 +144,7 @@ def run_growth(arguments: argparse.Namespace) -> int:
     """`benchmark growth`."""
     from bench.benchmarks import endurance
 
-    say = _progress(arguments)
+    say = sayer(arguments.json)
     found, figures = _measured(
         lambda: endurance.growth(arguments.sizes, arguments.seconds, arguments.terminals, say)
     )
@@ -159,15 +157,9 @@ def run_size(arguments: argparse.Namespace) -> int:
 
     if not 1 <= arguments.orders <= 10_000_000:
         raise BenchError("USAGE", f"--orders {arguments.orders} is not between 1 and 10000000.")
-    say = _progress(arguments)
+    say = sayer(arguments.json)
     found, figures = _measured(lambda: endurance.size(arguments.orders, arguments.terminals, say))
     return finish(arguments, Report("size", figures, found))
-
-
-def _progress(arguments: argparse.Namespace) -> Callable[[str], None]:
-    """Where lines of progress go: not into JSON on standard output."""
-    out = sys.stderr if arguments.json == "-" else sys.stdout
-    return lambda text: print(text, file=out, flush=True)
 
 
 def _measured(measure: Callable[[], T]) -> T:
@@ -184,7 +176,7 @@ def _measured(measure: Callable[[], T]) -> T:
 
 def finish(arguments: argparse.Namespace, report: Report) -> int:
     """Print the figures, write the JSON; 1 when a limit was missed."""
-    say = _progress(arguments)
+    say = sayer(arguments.json)
     for one in report.figures:
         limit = f"  (limit {one.limit}: {one.outcome})" if one.limit else ""
         note = f"  {one.note}" if one.note else ""
@@ -203,11 +195,5 @@ def finish(arguments: argparse.Namespace, report: Report) -> int:
         ],
         "observations": report.observations,
     }  # fmt: skip
-    if arguments.json == "-":
-        print(json.dumps(document, indent=1))
-    elif arguments.json is not None:
-        try:
-            Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
-        except OSError as error:
-            raise BenchError("NO_RESULT", f"Cannot write {arguments.json}: {error.strerror}.") from error
+    write_json(arguments.json, document)
     return 0 if passed else EXIT_FAIL

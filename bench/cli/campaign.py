@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from bench.campaign import lines, plan, run, wear, wire, wire_cases, world
 from bench.campaign.player import Player
 from bench.campaign.run import Tally
 from bench.cli import campaign_image
+from bench.cli.output import add_json, place, sayer, write_json
 from bench.cli.times import duration
 from bench.errors import BenchError
 from bench.mutants import ota
@@ -69,9 +69,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="layer image: a published ESP32-C3 image (slow)",
     )
     parser.add_argument("--only", choices=["flash", "wire"], help="leave the other half out")
-    parser.add_argument("--json", metavar="FILE", help="write the result as JSON (- for stdout)")
+    add_json(parser)
     parser.add_argument(
-        "--details", metavar="FILE", help="write what else is known: lines that failed, computing time, boots"
+        "--details",
+        metavar="FILE",
+        type=place,
+        help="write what else is known: lines that failed, computing time, boots",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--mutants", action="store_true", help="plant bugs and see that each is caught")
@@ -84,8 +87,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run_campaign(arguments: argparse.Namespace) -> int:
     """Do it; returns the exit code. Raises: BenchError."""
     if arguments.layer == "image":
-        result, is_well = campaign_image.run(arguments, _say(arguments))
-        _write(arguments.json, result)
+        result, is_well = campaign_image.run(arguments, sayer(arguments.json))
+        write_json(arguments.json, result)
         return 0 if is_well else 1
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1, 1_000_000)
     if arguments.mutants:
@@ -111,7 +114,7 @@ def _image() -> Path:
 
 def _play(arguments: argparse.Namespace, place: world.World, seed: int) -> int:
     """The campaign: flash states first, then faults of real links and a real server."""
-    say = _say(arguments)
+    say = sayer(arguments.json)
     start = time.monotonic()
     tasks = plan.tasks(place, seed, arguments.second) if arguments.only != "wire" else []
     golden = place.goldens["new"].trace
@@ -130,8 +133,8 @@ def _play(arguments: argparse.Namespace, place: world.World, seed: int) -> int:
     say("")
     for text in summary(tally):
         say(text)
-    _write(arguments.json, tally.to_json())
-    _write(arguments.details, tally.details())
+    write_json(arguments.json, tally.to_json())
+    write_json(arguments.details, tally.details())
     return 1 if tally.failures else 0
 
 
@@ -173,8 +176,8 @@ def _wear(arguments: argparse.Namespace, place: world.World) -> int:
     with tempfile.TemporaryDirectory(prefix="tableside-wire-") as folder:
         found = wear.figures(place, wire.measure(Path(folder)))
     for text in wear.in_words(found):
-        _say(arguments)(text)
-    _write(arguments.json, found.to_json())
+        sayer(arguments.json)(text)
+    write_json(arguments.json, found.to_json())
     return 0
 
 
@@ -212,63 +215,37 @@ def _export(place: world.World, line: lines.Line, file: str) -> int:
 
 
 def _mutants(arguments: argparse.Namespace, seed: int) -> int:
-    say = _say(arguments)
+    say = sayer(arguments.json)
     found = ota.hunt(seed, arguments.budget, say)
     survivors = [one for one in found["mutants"] if not one["caught"]]
     say(f"{len(found['mutants']) - len(survivors)} of {len(found['mutants'])} planted bugs caught")
-    _write(arguments.json, found)
+    write_json(arguments.json, found)
     return 1 if survivors else 0
 
 
 def _on_qemu(arguments: argparse.Namespace, seed: int) -> int:
     from bench.campaign import kills  # needs the whole rig
 
-    say = _say(arguments)
+    say = sayer(arguments.json)
     result, details = kills.campaign(seed, arguments.kills, arguments.budget, say)
     say(f"{result['cuts']} power cuts on the QEMU board, {result['failures']} failures")
-    _write(arguments.json, result)
-    _write(arguments.details, details)
+    write_json(arguments.json, result)
+    write_json(arguments.details, details)
     return 1 if result["failures"] else 0
 
 
-def _say(arguments: argparse.Namespace) -> Say:
-    stream = sys.stderr if arguments.json == "-" else sys.stdout
-
-    def say(text: str) -> None:
-        print(text, file=stream, flush=True)
-
-    return say
-
-
 def _progress(arguments: argparse.Namespace) -> Any:
-    stream = sys.stderr if arguments.json == "-" else sys.stdout
+    say = sayer(arguments.json)
     shown = [0.0, 0]
 
     def progress(tally: Tally) -> None:
         for played in tally.failed[int(shown[1]) :]:
-            print(f"failed: {played.line}", file=stream, flush=True)
+            say(f"failed: {played.line}")
         shown[1] = len(tally.failed)
         if tally.seconds - shown[0] >= 10 and tally.seconds:
             shown[0] = tally.seconds
             states = tally.counts["states"]
-            print(
-                f"{tally.seconds:6.0f} s  {states} states, {states / tally.seconds:.0f}/s, "
-                f"{len(tally.failed)} failures",
-                file=stream,
-                flush=True,
-            )
+            rate = states / tally.seconds
+            say(f"{tally.seconds:6.0f} s  {states} states, {rate:.0f}/s, {len(tally.failed)} failures")
 
     return progress
-
-
-def _write(file: str | None, result: Mapping[str, Any]) -> None:
-    if file is None:
-        return
-    text = json.dumps(result, indent=1) + "\n"
-    if file == "-":
-        sys.stdout.write(text)
-        return
-    try:
-        Path(file).write_text(text)
-    except OSError as error:
-        raise BenchError("NOT_WRITTEN", f"Cannot write {file}: {error.strerror}.") from error

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import shutil
 import sys
-from pathlib import Path
-from typing import Any
 
+from bench.cli.output import add_json, sayer, write_json
 from bench.cli.times import duration
 from bench.errors import BenchError
 from bench.kill.words import POINTS
@@ -53,7 +51,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--at", action="append", choices=sorted(POINTS), metavar="POINT",
         help=f"kill the server at this boundary only, beside random moments: {', '.join(POINTS)}",
     )  # fmt: skip
-    parser.add_argument("--json", metavar="FILE", help="write the result as JSON (- for stdout)")
+    add_json(parser)
     parser.set_defaults(run=run_kill)
 
 
@@ -80,11 +78,7 @@ def run_kill(arguments: argparse.Namespace) -> int:
         arguments.kills, seed, arguments.budget, arguments.boards, arguments.database, arguments.broker,
         tuple(arguments.plant), tuple(arguments.at or POINTS),
     )  # fmt: skip
-    stream = sys.stderr if arguments.json == "-" else sys.stdout
-
-    def say(text: str) -> None:
-        print(text, file=stream, flush=True)
-
+    say = sayer(arguments.json)
     folder = make_run_dir(seed)
     with Campaign(plan, folder, say) as campaign:
         verdict = campaign.run()
@@ -104,18 +98,5 @@ def run_kill(arguments: argparse.Namespace) -> int:
         say(f"database, flash and logs: {folder}")
     else:
         shutil.rmtree(folder)
-    _write(arguments.json, result)
+    write_json(arguments.json, result)
     return 1 if verdict.violations else 0
-
-
-def _write(file: str | None, result: dict[str, Any]) -> None:
-    if file is None:
-        return
-    text = json.dumps(result, indent=1) + "\n"
-    if file == "-":
-        sys.stdout.write(text)
-        return
-    try:
-        Path(file).write_text(text)
-    except OSError as error:
-        raise BenchError("NOT_WRITTEN", f"Cannot write {file}: {error.strerror}.") from error

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import random
-import sys
-from pathlib import Path
 
+from bench.cli.output import add_json, sayer, write_json
 from bench.cli.times import duration
 from bench.errors import BenchError
 
@@ -37,7 +35,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("--seed", type=int, help="seed of what people want (default: a fresh one)")
     parser.add_argument("--orders-only", action="store_true",
                         help="nothing that has the house to itself: orders meet often")  # fmt: skip
-    parser.add_argument("--json", metavar="FILE", help="write the result as JSON (- for stdout)")
+    add_json(parser)
     parser.set_defaults(run=run_mixed)
 
 
@@ -48,18 +46,10 @@ def run_mixed(arguments: argparse.Namespace) -> int:
     from bench import mixed  # it brings the whole server with it
 
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1, 1_000_000)
-    quiet = arguments.json == "-"
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr if quiet else sys.stdout, flush=True)
-
+    say = sayer(arguments.json)
     say(f"seed {seed}, {arguments.servers} servers, {arguments.budget:g} s")
     result = mixed.run(arguments.budget, arguments.servers, seed, say, orders_only=arguments.orders_only)
-    text = json.dumps(result.to_json(), indent=1)
-    if quiet:
-        print(text)
-    elif arguments.json:
-        Path(arguments.json).write_text(text + "\n", encoding="utf-8")
+    write_json(arguments.json, result.to_json())
     per_second = result.ops / result.seconds if result.seconds else 0.0
     say(
         f"{result.ops} ops ({per_second:.0f}/s), {result.sent_twice} of them to two servers at once, "

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from bench.cli.output import add_json, sayer, write_json
 from bench.errors import BenchError
 from bench.mutants.campaign import DEFAULT_BUDGET_S, Caught, campaign, control, record
 from bench.mutants.campaign import as_json as mutants_json
@@ -48,7 +49,7 @@ def add_parser(programs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     run.add_argument("--no-faults", action="store_true", help="let nothing go wrong")
     run.add_argument("--trace", metavar="FILE", type=Path, help="write every event, one a line")
-    run.add_argument("--json", metavar="FILE", type=Path, help="write the result as JSON")
+    add_json(run)
     run.set_defaults(run=run_simulation)
     mutants = verbs.add_parser(
         "mutants",
@@ -65,7 +66,7 @@ def add_parser(programs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="search the shortest run that sees each bug, and keep it for the next time",
     )  # fmt: skip
     mutants.add_argument("--only", metavar="NAMES", help="comma-separated bugs (default: all)")
-    mutants.add_argument("--json", metavar="FILE", type=Path, help="write the table as JSON")
+    add_json(mutants)
     mutants.set_defaults(run=run_mutants)
 
 
@@ -104,10 +105,10 @@ def run_simulation(arguments: argparse.Namespace) -> int:
     else:
         with _opened(arguments.trace) as file:
             result = simulate(config, lambda line: print(line, file=file))
-    if arguments.json is not None:
-        _write(arguments.json, {**result.as_json(), "replay": _replay(arguments)})
-    _tell(result)
-    print(f"replay: {_replay(arguments)}")
+    write_json(arguments.json, {**result.as_json(), "replay": _replay(arguments)})
+    say = sayer(arguments.json)
+    _tell(result, say)
+    say(f"replay: {_replay(arguments)}")
     return EXIT_VIOLATION if result.violations else 0
 
 
@@ -121,16 +122,16 @@ def _replay(arguments: argparse.Namespace) -> str:
     return " ".join(words)
 
 
-def _tell(result: SimResult) -> None:
-    print(f"seed {result.seed}: {result.duration_s / 3600:.2f} h with {result.terminals} terminals in "
+def _tell(result: SimResult, say: Callable[[str], None]) -> None:
+    say(f"seed {result.seed}: {result.duration_s / 3600:.2f} h with {result.terminals} terminals in "
           f"{result.real_s:.1f} s, {result.speed:.0f} times as fast as real time")  # fmt: skip
-    print("did:    " + ", ".join(f"{count} {name}" for name, count in result.operations.items()))
-    print("faults: " + (", ".join(f"{count} {name}" for name, count in result.faults.items()) or "none"))
-    print(f"digest: {result.digest}")
+    say("did:    " + ", ".join(f"{count} {name}" for name, count in result.operations.items()))
+    say("faults: " + (", ".join(f"{count} {name}" for name, count in result.faults.items()) or "none"))
+    say(f"digest: {result.digest}")
     for violation in result.violations:
         print(f"VIOLATION {violation.code}: {violation.text}", file=sys.stderr)
     if not result.violations:
-        print("every promise was kept")
+        say("every promise was kept")
 
 
 def run_mutants(arguments: argparse.Namespace) -> int:
@@ -145,21 +146,21 @@ def run_mutants(arguments: argparse.Namespace) -> int:
         raise BenchError(
             "NO_MUTANT", f"There is no planted bug {unknown[0]!r}; there are: {', '.join(known)}."
         )
+    say = sayer(arguments.json)
     results = []
     sound = Caught("none", False, "not looked at", 0.0) if arguments.record else control(CONTROL_S)
-    print(_row(sound), flush=True)
+    say(_row(sound))
     for caught in campaign([known[name] for name in names], arguments.budget, search=arguments.record):
         results.append(caught)
-        print(_row(caught), flush=True)
+        say(_row(caught))
     survivors = [result for result in results if not result.caught]
     if sound.caught:
         print("the system is at fault without any planted bug: nothing can be concluded", file=sys.stderr)
         return EXIT_VIOLATION
     if arguments.record:
         record(results)
-    if arguments.json is not None:
-        _write(arguments.json, mutants_json(results))
-    print(f"{len(results) - len(survivors)} of {len(results)} planted bugs caught")
+    write_json(arguments.json, mutants_json(results))
+    say(f"{len(results) - len(survivors)} of {len(results)} planted bugs caught")
     return EXIT_VIOLATION if survivors else 0
 
 
@@ -173,10 +174,3 @@ def _opened(path: Path) -> IO[str]:
         return path.open("w")
     except OSError as error:
         raise BenchError("NO_TRACE", f"Cannot write {path}: {error.strerror}.") from error
-
-
-def _write(path: Path, document: object) -> None:
-    try:
-        path.write_text(json.dumps(document, indent=1) + "\n")
-    except OSError as error:
-        raise BenchError("NO_RESULT", f"Cannot write {path}: {error.strerror}.") from error

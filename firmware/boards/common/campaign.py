@@ -194,7 +194,7 @@ class Peer:
             self._bundles[name] = Bundle(spans)
         self._queue = []
         self._moved = asyncio.Event()
-        self._pouring = False
+        self._pouring = None  # the task, while one answer takes its time
         self.messages = 0
         self._seed = script.get("seed", 1)
 
@@ -285,9 +285,8 @@ class Peer:
                     if what == 0 and index * 32 < bundle.chunks:
                         self._send_chunk(ref, 0, index, bundle.hashes(index))
                     elif what == 1 and index < bundle.chunks and self._script.get("content") in _POURED:
-                        if not self._pouring:
-                            self._pouring = True
-                            asyncio.create_task(self._pour(bundle, index))
+                        if self._pouring is None:
+                            self._pouring = asyncio.create_task(self._pour(bundle, index))
                     elif what == 1 and index < bundle.chunks:
                         for answer in self._spoil(bundle, index):
                             self._send_chunk(ref, 1, *answer)
@@ -347,7 +346,8 @@ class Peer:
         else:  # slow: the chunk is whole when its bytes have come, one a second
             await asyncio.sleep(len(data))
             self._send_chunk(bundle.ref, 1, index, data)
-        self._pouring = content == "endless"  # once is enough
+        if content != "endless":  # once is enough
+            self._pouring = None
 
     def _random(self, length):
         found = bytearray(length)
@@ -402,7 +402,7 @@ class Peer:
 
 
 def _without_sessions(updates):
-    # The played server has no session to name an offer in: every signed one counts as meant for this terminal.
+    # The played server has no session to name an offer in: every signed one is meant for this terminal.
     updates.authority = None
     for agent in (updates.agent, updates.image_agent):
         if agent is not None:
