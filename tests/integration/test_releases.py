@@ -110,6 +110,7 @@ def test_a_terminal_gets_only_what_its_rollout_gives_it(
     server: BenchServer, api: Api, published: Bundle
 ) -> None:
     ref = published.hash[:8].hex()
+    eventually(lambda: fetched(api, published).status_code == 200, "the release is served")
     server.admin("release", "rollout", "0.2.1", "--group", "terrace")
     eventually(lambda: fetched(api, published).status_code == 404, "another group's release is not served")
     assert fetched(api, published, role="manager").status_code == 200
