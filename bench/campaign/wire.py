@@ -186,7 +186,10 @@ class Restaurant:
         if not killed:
             self._server.kill()  # over before that commit came, which must not come later
         self._start_server()
-        return WireVerdict(case, killed, tuple(self._end(guest)))
+        failures = self._end(guest)
+        for other in self._guests[1:]:  # the release is for all: none may be under way when the next begins
+            failures += self._comes_to_rest(other)
+        return WireVerdict(case, killed, tuple(failures))
 
     def _begin(self, guests: Sequence[_Guest]) -> None:
         for guest in guests:
@@ -229,11 +232,10 @@ class Restaurant:
 
     # ------------------------------------------------------------------ the verdict
 
-    def _end(self, guest: _Guest) -> list[Failure]:
-        """Wait until this update is over for a terminal, then judge it."""
-        console = guest.terminal.console
+    def _comes_to_rest(self, guest: _Guest, last_order: bool = False) -> list[Failure]:
+        """Wait until this update is over for a terminal and all its orders are answered."""
         try:
-            console.event(
+            guest.terminal.console.event(
                 "ota",
                 since=guest.since,
                 where=lambda data: (data["state"], data["version"]) == ("confirmed", self._version),
@@ -241,13 +243,23 @@ class Restaurant:
                 over_resets=True,
             )
             guest.terminal.online()
-            guest.order()
-            answers = [guest.terminal.reply(op) for op in guest.ops]
+            if last_order:
+                guest.order()
+            for op in guest.ops:
+                guest.terminal.reply(op)
         except (DeadlinePassed, ConsoleClosed, RpcRefused) as trouble:
             return [Failure("G6", f"{guest.device} does not come to rest with the new release: {trouble}")]
+        return []
+
+    def _end(self, guest: _Guest) -> list[Failure]:
+        """Wait until this update is over for a terminal, order once more, then judge it."""
+        failures = self._comes_to_rest(guest, last_order=True)
+        if failures:
+            return failures
+        answers = [guest.terminal.reply(op) for op in guest.ops]
         ledger = Ledger(self._state)
         stored = [order.op_id.hex() for order in ledger.orders(SITE) if order.device == guest.device]
-        said = console.events(since=guest.since)
+        said = guest.terminal.console.events(since=guest.since)
         return judge_books(guest.ops, answers, stored) + self._reported(guest) + judge_console(said)
 
     def _reported(self, guest: _Guest) -> list[Failure]:
