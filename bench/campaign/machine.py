@@ -206,7 +206,8 @@ class _Board:
     def close(self) -> None:
         """End it."""
         assert self._child.stdin is not None
-        self._child.stdin.close()
+        with suppress(BrokenPipeError):  # it ended before it read everything
+            self._child.stdin.close()
         self._child.kill()
         self._child.wait()
         for descriptor in (self._answers, self.console.descriptor, self.trace.descriptor):
