@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -25,6 +26,11 @@ from server.storage.postgres import PostgresConnection, PostgresDatabase, failed
 from server.storage.writer import Entry, Outcome, Writer
 
 TRIES = 3
+# A connection keeps its plans, and those made for a house without orders (of a foreign key's check, say) read
+# far too much until statistics are taken anew; autovacuum comes round once a minute at best. So the writer
+# takes them itself when it has done this many jobs. Later ones change no plan.
+STATISTICS_AFTER = (100, 500, 2_500, 12_500)
+_STATISTICS = "ANALYZE orders, order_line, answer, seating, device_chain"
 _AGAIN = (
     psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure, psycopg.errors.LockNotAvailable,
 )  # fmt: skip
@@ -63,6 +69,7 @@ class PostgresWriter(Writer):
     ) -> None:
         super().__init__(database, loop, capacity=capacity, max_batch=max_batch, on_revision=on_revision)
         self._groups = groups
+        self._jobs = 0
 
     def _commit(self, connection: Any, batch: list[Entry]) -> None:
         begun = time.perf_counter()
@@ -72,6 +79,16 @@ class PostgresWriter(Writer):
         except Exception as error:  # noqa: BLE001 - whatever it is, the owners learn it and the thread goes on
             self._abandon(connection, batch, error)
         self._count(batch, time.perf_counter() - begun)
+        self._keep_statistics(connection, len(batch))
+
+    def _keep_statistics(self, connection: PostgresConnection, jobs: int) -> None:
+        before, self._jobs = self._jobs, self._jobs + jobs
+        if not any(before < mark <= self._jobs for mark in STATISTICS_AFTER) or connection.lost:
+            return
+        with suppress(
+            psycopg.Error, StorageError
+        ):  # slower plans are no reason to fail; a lost connection shows
+            connection.driver.execute(_STATISTICS)
 
     def _prepare(self, connection: PostgresConnection, batch: list[Entry]) -> None:
         """Run every job of a batch in a transaction that is ready to be committed."""
