@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from pathlib import Path
 
+from bench.cli.output import add_json, sayer, write_json
 from bench.cli.times import duration
-from bench.errors import BenchError
 
 EXAMPLES = """examples:
   tableside bench shootout ota                             all of them, three minutes
@@ -33,7 +30,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
                         help="for all of them together: 90s, 3m, 1h (default: 3m)")  # fmt: skip
     parser.add_argument("--only", metavar="NAMES", default="", help="comma-separated participants")
     parser.add_argument("--seed", type=int, default=1, help="of the order and the torn bits (default: 1)")
-    parser.add_argument("--json", metavar="FILE", help="write the result as JSON (- for stdout)")
+    add_json(parser)
     parser.set_defaults(run=run_shootout)
 
 
@@ -42,22 +39,9 @@ def run_shootout(arguments: argparse.Namespace) -> int:
     from bench.shootout import run  # it brings the campaign with it
     from bench.shootout.play import OURS
 
-    file = None if arguments.json in (None, "-") else Path(arguments.json)
-    if file is not None and not file.absolute().parent.is_dir():
-        raise BenchError(
-            "NO_FOLDER", f"There is no folder {file.absolute().parent} to write {file.name} into."
-        )
-    quiet = arguments.json == "-"
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr if quiet else sys.stdout, flush=True)
-
+    say = sayer(arguments.json)
     names = [name for name in arguments.only.split(",") if name]
     result = run.run(names, arguments.budget, arguments.seed, say)
     say("\n" + run.text(result))
-    told = json.dumps(result.to_json(), indent=1)
-    if quiet:
-        print(told)
-    elif file is not None:
-        file.write_text(told + "\n")
+    write_json(arguments.json, result.to_json())
     return int(any(tally.unsafe_percent > 0 for tally, _ in result.tallies if tally.name == OURS))

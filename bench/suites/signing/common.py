@@ -9,17 +9,20 @@ from bench.errors import check
 from bench.faults.link import Capture
 from bench.faults.mqtt import Publish
 from bench.faults.rules import Direction
+from bench.impostor import hint_status, is_hint
 from bench.rig import Rig
 from bench.suites import forging
 from bench.suites.house_steps import open_seating
 from bench.suites.registry import Suite
 from bench.suites.steps import (
+    ACCEPTS,
     BEACONS,
     ESPRESSO_ID,
     HELLOS,
     OPS,
     await_terminal_refusals,
     good_order_works,
+    session_id,
     terminal_refusals,
 )
 from bench.terminal import COMMITTED, Reply
@@ -116,3 +119,14 @@ def settle_bill(rig: Rig) -> tuple[Reply, Reply]:
     closed = ask(rig, "pay")
     check(closed.status == COMMITTED, f"the sealed bill was answered {closed}")
     return asked, closed
+
+
+def stale_is_refused(rig: Rig, recorded: Capture) -> None:
+    """Send a recorded Hello or Resume again: it gets the one refusal and leaves the session alone."""
+    before = session_id(rig)
+    answers = rig.link.tap(DOWN, ACCEPTS)
+    rig.link.replay(recorded)
+    answer = answers.wait()[0].publish.payload
+    check(is_hint(answer) and hint_status(answer) == HELLO_REFUSED, f"answered {answer.hex()}")
+    check(session_id(rig) == before, "a recorded handshake changed the session")
+    good_order_works(rig)

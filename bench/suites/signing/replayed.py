@@ -5,11 +5,9 @@ from __future__ import annotations
 from bench.errors import check
 from bench.faults.mqtt import Publish
 from bench.faults.rules import Hold
-from bench.impostor import hint_status, is_hint
 from bench.rig import TELLING_BROKER, Rig
 from bench.suites.signing.common import (
     DOWN,
-    HELLO_REFUSED,
     ONE_ESPRESSO,
     SUITE,
     UP,
@@ -17,6 +15,7 @@ from bench.suites.signing.common import (
     genuine_beacon,
     last_op,
     rekey,
+    stale_is_refused,
 )
 from bench.suites.steps import (
     ACCEPTS,
@@ -80,13 +79,7 @@ def older_hello_is_refused(rig: Rig) -> None:
     """An older Hello after a newer one is refused and leaves the session alone."""
     older = rekey(rig)
     rekey(rig)
-    before = session_id(rig)
-    answers = rig.link.tap(DOWN, ACCEPTS)
-    rig.link.replay(older)
-    answer = answers.wait()[0].publish.payload
-    check(is_hint(answer) and hint_status(answer) == HELLO_REFUSED, f"answered {answer.hex()}")
-    check(session_id(rig) == before, "the older Hello changed the session")
-    good_order_works(rig)
+    stale_is_refused(rig, older)
 
 
 @SUITE.case("replayed_accept_is_refused", threat="a recorded Accept sent again")

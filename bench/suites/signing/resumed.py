@@ -5,16 +5,15 @@ from __future__ import annotations
 from bench.boards.base import INSTRET
 from bench.errors import check
 from bench.faults.rules import Change, Drop, flip_bit
-from bench.impostor import hint_status, is_hint
 from bench.rig import Rig
 from bench.suites.house_steps import age_last_hello
 from bench.suites.signing.common import (
     DOWN,
-    HELLO_REFUSED,
     RSA_TIMES,
     SUITE,
     UP,
     resume,
+    stale_is_refused,
 )
 from bench.suites.steps import (
     ACCEPTS,
@@ -121,13 +120,7 @@ def spent_resume_is_refused(rig: Rig) -> None:
     """A Resume whose session has been replaced is refused: every resume key works once."""
     older, _ = resume(rig)
     resume(rig)
-    before = session_id(rig)
-    answers = rig.link.tap(DOWN, ACCEPTS)
-    rig.link.replay(older)
-    answer = answers.wait()[0].publish.payload
-    check(is_hint(answer) and hint_status(answer) == HELLO_REFUSED, f"answered {answer.hex()}")
-    check(session_id(rig) == before, "the spent Resume changed the session")
-    good_order_works(rig)
+    stale_is_refused(rig, older)
 
 
 @SUITE.case("a_lost_accept_costs_no_session", threat="the answer to a Resume swallowed")
