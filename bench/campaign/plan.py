@@ -142,7 +142,7 @@ def without_flash(world: World) -> Iterator[Line]:
     for number in range(1, world.goldens["new"].messages + 1):
         for fault in (Fault(LINK, number), Fault(LINK, number, after=True), Fault(TWICE, number)):
             yield Line("new", (fault,))
-    for name in (*CONTENTS, *sorted(world.hostile)):
+    for name in (*CONTENTS, *sorted(world.hostile), *world.rotations):
         yield Line("new", (Fault(CONTENT, name=name),))
     for number in range(1, _UNPLUGS + 1):
         yield Line("new", (Fault(UNPLUG, number),))

@@ -153,7 +153,8 @@ class Player:
         lossy = next((name for name in ("journal", "counters") if name in where), "")
         if line.golden == "bad":
             return Case("bad", "rollback", rotten, lossy, max_lives=oracles.MAX_LIVES_OF_BAD, known=known)
-        if CONTENT in kinds:
+        names = {fault.name for fault in line.faults}
+        if CONTENT in kinds and not names & self._world.rotations.keys():
             hostile = any(fault.name in self._world.hostile for fault in line.faults)
             return Case("new", "new", rotten, lossy, refused=True, hostile=hostile, known=known)
         if kinds & {lines.HANG, lines.BROWNOUT}:
@@ -218,6 +219,8 @@ class Player:
                     "offer": fault.name,
                     "insist": True,
                 }
+            elif fault.kind == CONTENT and first and fault.name in self._world.rotations:
+                script["rotation"] = self._world.rotations[fault.name]
             elif fault.kind == CONTENT and first:
                 script |= {"content": fault.name, "seed": fault.seed or 7}
             elif fault.kind == lines.HANG:

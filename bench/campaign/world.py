@@ -19,6 +19,7 @@ from littlefs import LittleFS
 
 from bench import provision, releases
 from bench.boards.flashmap import FLASH_BYTES, REGIONS, SECTOR_BYTES
+from bench.campaign import rotations
 from bench.campaign import signer as keys
 from bench.campaign.machine import RESETS, Life, Machine
 from bench.campaign.trace import Trace
@@ -79,6 +80,7 @@ class World:
     powers: Sequence[int] = ()
     goldens: Mapping[str, Golden] = field(default_factory=dict)
     hostile: frozenset[str] = frozenset()
+    rotations: Mapping[str, Sequence[int]] = field(default_factory=dict)  # forged ones: place and length
     past: Mapping[str, int] = field(default_factory=dict)  # orders of earlier days, all answered: id to CRC
     swap: str = ""  # a planted bug: a frozen module that stands for another one
 
@@ -139,11 +141,13 @@ def build(
         spans[name] = [*places, CHUNK_BYTES, bundle.manifest.version]
         if name in bundles:
             known[name] = _release(name, bundle)
+    forged = {name: _put(served, frame) for name, frame in rotations.forged().items()}
     table = _powers([*bundles.values(), *hostile.values()])
     powers = _put(served, b"".join(key + value for key, value in table.items()))[0], len(table)
     served += b"\xff" * (-len(served) % SECTOR_BYTES)
     with machine_type(binary, bytes(served)) as machine:
-        world = World(binary, bytes(served), spans, known, b"", powers, hostile=frozenset(hostile))
+        names = frozenset(hostile)
+        world = World(binary, bytes(served), spans, known, b"", powers, hostile=names, rotations=forged)
         base, past = _in_service(machine, world)
         world = replace(world, base=base, past=past)
         return replace(world, goldens={name: _golden(machine, world, name) for name in ("new", "bad")})
@@ -169,7 +173,7 @@ def _powers(bundles: Sequence[Bundle]) -> dict[bytes, bytes]:
     for bundle in bundles:
         for frame in (bundle.offer.manifest_frame, bundle.offer.certificate):
             base = int.from_bytes(cbor2.loads(frame).value[3], "big")
-            for signer in ("root", "release"):
+            for signer in ("root", "release", "release-2"):
                 n = keys.fixture(signer).modulus
                 key = sha256(n.to_bytes(_RSA_BYTES, "big") + base.to_bytes(_RSA_BYTES, "big")).digest()
                 found[key] = pow(base, _RSA_EXPONENT, n).to_bytes(_RSA_BYTES, "big")
@@ -208,6 +212,8 @@ def _hostile(bundles: Mapping[str, Bundle], hardware: str) -> dict[str, Bundle]:
     evil, release = keys.fixture("evil-root"), keys.fixture("release")
     target = Target(hardware, new.version, new.floor, IMAGE, IMAGE)
     honest = certify(keys.fixture("root"), release.spki)
+    successor = keys.fixture("release-2")
+    unnamed = certify(keys.fixture("root"), successor.spki, rotations.NEW_EPOCH)  # no rotation leads to it
     return {
         "wrong-chip": make(content, new.version, new.floor, hardware="esp32"),
         "wrong-site": make(content, new.version, new.floor, hardware, "elsewhere"),
@@ -220,6 +226,7 @@ def _hostile(bundles: Mapping[str, Bundle], hardware: str) -> dict[str, Bundle]:
         ),
         "forged-manifest": build_bundle(content, target, evil, honest, CHUNK_BYTES),
         "altered-manifest": _altered(bundles["new"]),
+        "unnamed-key": build_bundle(content, target, successor, unnamed, CHUNK_BYTES),
         "oversized-bundle": _oversized(bundles["new"], release),
     }
 

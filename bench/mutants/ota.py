@@ -205,6 +205,30 @@ MUTANTS = (
         ("        if not await run_steps(signed):", "        if not await run_steps(signed) and False:"),
     ),
     _change(
+        "root not checked on rotation",
+        "ota/rotation.py",
+        "content=rotation-without-root",
+        (
+            '    after = yield from certificate_steps(root, new, RELEASE, "")',
+            "    after = parse_certificate(sign1_parse(new)[1])",
+        ),
+    ),
+    _change(
+        "old key not checked on rotation",
+        "ota/rotation.py",
+        "content=rotation-without-old-key",
+        (
+            "        if not (yield from sign1_verify_steps(",
+            "        if key is after.public and not (yield from sign1_verify_steps(",
+        ),
+    ),
+    _change(
+        "newer release key taken without a rotation",
+        "ota/authority.py",
+        "content=unnamed-key",
+        ("        if known and epoch != known:", "        if epoch < known:"),
+    ),
+    _change(
         "resumed one chunk too far",
         "ota/install.py",
         "vfs",

@@ -16,6 +16,7 @@ from binascii import crc32, hexlify
 
 import _board
 from terminal.ota import states
+from terminal.ota.authority import Authority
 from terminal.version import VERSION
 from terminal.wire.cbor import Reader, enc_array_head, enc_bstr, enc_uint
 from terminal.wire.frames import encode_order
@@ -181,6 +182,7 @@ class Peer:
     #   arm: arguments of _board.cut_at, from the first line on
     #   busy: the journal's ring is filled once round
     #   count: every message is told
+    #   rotation: span of a statement about release keys that comes before the offer
     #   powers: place and number of signatures that need not be raised again
     #   guests: orders that wait when the link comes; unanswered: they go on waiting
     #   unplug: the power goes before there is a session; hang: the application stops there
@@ -230,6 +232,8 @@ class Peer:
             tell(sent=op, crc=crc)
         if app.updates.prove():
             tell(confirmed=VERSION)
+        if "rotation" in self._script:
+            self._queue.append(("rotation", _read(*self._script["rotation"])))
         self._offer()
 
     def _offer(self):
@@ -269,6 +273,8 @@ class Peer:
             updates.on_offer(payload)
         elif kind == "chunk":
             updates.on_chunk(payload)
+        elif kind == "rotation":
+            updates.on_rotation(payload)
         elif kind == "state":
             tell(told=_hex(payload))
         elif kind == "get":
@@ -401,12 +407,23 @@ class Peer:
 # ---------------------------------------------------------------- one life
 
 
-def _without_sessions(updates):
-    # The played server has no session to name an offer in: every signed one is meant for this terminal.
-    updates.authority = None
+class _Named(Authority):
+    # The played server has no session to name an offer in: every signed one is meant for this terminal, now.
+    # Which release key may sign it is judged as ever.
+
+    def ask(self, questions):
+        pass
+
+    async def is_fresh(self, digest, questions):
+        return True
+
+
+def _without_sessions(app):
+    updates = app.updates
+    updates.authority = _Named(app.identity, app.session, app.counters, app.board.random, None)
     for agent in (updates.agent, updates.image_agent):
         if agent is not None:
-            agent.authority = None
+            agent.authority = updates.authority
 
 
 async def run(app):
@@ -436,7 +453,7 @@ async def run(app):
         _know_powers(*script["powers"])
     peer = Peer(app, script)
     app.client = peer
-    _without_sessions(app.updates)
+    _without_sessions(app)
     for _ in range(script.get("guests", 0)):
         peer._order()
     if script.get("busy"):
