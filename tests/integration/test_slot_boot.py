@@ -131,6 +131,22 @@ def test_the_factory_application_runs_when_a_file_of_the_slot_changed(image: Pat
     assert flash.state().slot == states.FACTORY
 
 
+@pytest.mark.parametrize("slot", ["factory", "a"])
+def test_nothing_else_in_the_file_system_is_ever_imported(image: Path, flash: Flash, slot: str) -> None:
+    for path in ("boot.py", "main.py", "json.py", "asyncio.py", "terminal/ota/loader.py", "lib/struct.py"):
+        flash.fs.makedirs(os.path.dirname(f"/{path}"), exist_ok=True)
+        with flash.fs.open(f"/{path}", "wb") as file:
+            file.write(b"print('a stray module runs')\n")
+    if slot == "a":
+        bundle, files = bundle_of(PROBE + b"    import asyncio, json, struct\n    print('done')\n")
+        flash.install("a", bundle, files)
+        flash.record.store(confirmed(bundle))
+    flash.save()
+    console, _ = boot(image, flash)
+    assert ('"slot": "factory"' if slot == "factory" else "done") in console
+    assert "stray" not in console
+
+
 @pytest.mark.parametrize(
     "main",
     [

@@ -17,6 +17,7 @@ name = "esp32"
 _NATIVE = {10: "xtensawin", 11: "rv32imc"}
 hardware = "esp32-" + _NATIVE.get(getattr(sys.implementation, "_mpy", 0) >> 10 & 15, "bytecode")
 root = ""  # the port's own start-up mounted littlefs at /
+import_path = ["", ".frozen"]  # a stock image has the application in its file system
 mounted = []  # the file system once it was found to be littlefs
 image_version = 0  # set by the loader: release number of this image
 on_trial = False  # set by the loader: the application has to prove itself

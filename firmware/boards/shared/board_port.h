@@ -69,7 +69,7 @@ extern uint32_t board_reset_cause;
 
 // Reads and re-arms the reset memory once per start of the program.
 void board_account_boot(void);
-// Frozen _boot.py, boot.py, main.py, then the REPL until a soft reset is asked for.
+// Frozen _boot.py, boot.py, main.py (the ESP32 port would take the last two from its files), then the REPL until a soft reset is asked for.
 void board_live_once(void);
 
 #endif

@@ -16,6 +16,7 @@ reset = _board.reset
 reset_cause = _board.reset_cause
 
 root = ""  # littlefs is mounted at /
+import_path = [".frozen"]  # all the terminal needs; a start would search the file system 280 times otherwise
 mounted = []  # the file system once it is there
 image_version = 0  # set by the loader: release number of this image
 on_trial = False  # set by the loader: the application has to prove itself
