@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from bench.boards.base import Board, Identity
+from bench.boards.flashmap import SECTOR_BYTES
 from bench.errors import BenchError
 from bench.paths import FIXTURE_KEYS
 
@@ -80,7 +81,7 @@ def root_spki() -> bytes:
 
 
 def record(who: Identity, broker: Endpoint, root: bytes) -> bytes:
-    """The bytes of the identity region (without the erased rest)."""
+    """The provisioning record."""
     numbers = private_key(who).private_numbers()
     public = numbers.public_numbers
     parts = (public.n, public.e, numbers.d, numbers.p, numbers.q, numbers.dmp1, numbers.dmq1, numbers.iqmp)
@@ -90,6 +91,15 @@ def record(who: Identity, broker: Endpoint, root: bytes) -> bytes:
         canonical=True,
     )
     return RECORD_MAGIC + len(body).to_bytes(4, "big") + body + binascii.crc32(body).to_bytes(4, "big")
+
+
+def copies(one: bytes) -> bytes:
+    """The identity region (without the erased rest): each of its two sectors holds the whole record."""
+    if len(one) > SECTOR_BYTES:
+        raise BenchError(
+            "DOES_NOT_FIT", f"The record of {len(one)} bytes does not fit a sector of {SECTOR_BYTES}."
+        )
+    return one.ljust(SECTOR_BYTES, b"\xff") + one
 
 
 def provision(board: Board, who: Identity, broker: Endpoint) -> None:
@@ -103,5 +113,5 @@ def provision(board: Board, who: Identity, broker: Endpoint) -> None:
             f"The bench cannot write the flash of a {board.kind} board: use tableside firmware provision.",
         )
     board.flash.erase("identity")
-    board.flash.write("identity", record(who, broker, root_spki()))
+    board.flash.write("identity", copies(record(who, broker, root_spki())))
     board.identity = who

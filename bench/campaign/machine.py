@@ -115,6 +115,12 @@ class Machine:
         self._dirty = set(state.pages)
         self.unplug()
 
+    def write(self, offset: int, data: bytes) -> None:
+        """Write into the flash by cable, power off."""
+        self._ready().flash[offset : offset + len(data)] = data
+        self._dirty.update(range(offset // PAGE_BYTES, (offset + len(data) - 1) // PAGE_BYTES + 1))
+        self.unplug()
+
     def unplug(self) -> None:
         """Take the power away: the reset memory goes."""
         self._power_was_off = True

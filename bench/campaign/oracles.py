@@ -24,6 +24,7 @@ MAX_PROGRAM_BYTES = 120_000
 MAX_MESSAGES = 1200
 _GOOD_REASONS = {0, 7}  # none; cancelled: cut before the manifest was stored
 _ROLLBACK_REASONS = {1, 2, 3}  # tries spent, starts spent, slot bad
+IDENTITY_DAMAGED = "IDENTITY_DAMAGED"
 _SLOTS = ("a", "b", "factory")
 
 
@@ -76,6 +77,8 @@ class Case:
     `outcome`: new, or rollback; `refused`: the first life meets a bad server, says so and installs nothing;
     `hostile`: its very offer must be refused; `rotten`: a bit of the file system flipped; `lossy`: a bit of
     this region flipped (journal: orders may be lost or come back; counters: numbers may repeat);
+    `nameless`: both copies of the identity rotted: the terminal has to say so, do nothing else, and go on as
+    if nothing had happened once it was provisioned again;
     `offered`: the release the server has; `known`: every order a guest may have placed, but for those of a
     life that was killed before it could tell of them (`unseen`).
     """
@@ -86,6 +89,7 @@ class Case:
     lossy: str = ""
     refused: bool = False
     hostile: bool = False
+    nameless: bool = False
     max_lives: int = MAX_LIVES
     unseen: bool = False
     known: Mapping[str, int] = field(default_factory=dict)
@@ -119,6 +123,7 @@ class Judge:
             if life.is_last:
                 self._floor(life)
             self._orders(life)
+            self._refusing(life)
             if number == 0 and self._case.refused:
                 self._refusal(life)
             for event in life.events:
@@ -133,7 +138,9 @@ class Judge:
 
     def _bootable(self, life: Life, started: Mapping[str, Any] | None) -> None:
         excused = self._case.offered == "bad" and life.exit_code in RESETS
-        if life.exit_code not in (0, *RESETS) or life.exit_code == CRASH:
+        if self._case.nameless:  # a release on trial cannot prove itself without an identity
+            excused = life.exit_code in RESETS or life.first("refused") is not None
+        if life.exit_code not in (0, *RESETS) or (life.exit_code == CRASH and not excused):
             why = "hung" if life.exit_code == HUNG else f"ended with {life.exit_code}"
             self._fail("G1", f"the terminal {why}: {life.console[-300:]!r}")
         elif started is None and not excused:
@@ -153,7 +160,7 @@ class Judge:
             self._fail("G2", f"slot {slot} changed while it ran")
         if ended is not None and ended["violations"]:
             self._fail("G9", f"{ended['violations']} programs tried to set a bit that was cleared")
-        if self._case.rotten:
+        if self._case.rotten or self._case.nameless:
             return
         if version not in (self._old.version, self._offered.version):
             self._fail("G3", f"{version:#x} runs; neither the old nor the offered release")
@@ -164,8 +171,8 @@ class Judge:
 
     def _kept(self, started: Mapping[str, Any], may_be_new: bool) -> None:
         facts = self._facts
-        if started["device"] != "t-0001" or (started["menu"] != 1 and not self._case.rotten):
-            self._fail("G7", f"identity {started['device']!r} or menu {started['menu']!r} was lost")
+        if started["who"] != self._world.who or (started["menu"] != 1 and not self._case.rotten):
+            self._fail("G7", f"identity {started['who']!r} or menu {started['menu']!r} was lost")
         if started["boots"] <= facts.boots and self._case.lossy != "counters":
             self._fail("G7", f"boot number {started['boots']} after {facts.boots}")
         pending = dict(started["pending"])
@@ -180,6 +187,14 @@ class Judge:
         for op, crc in pending.items():
             if known.get(op, crc if may_be_new else None) != crc:
                 self._fail("G8", f"order {op} is pending that no guest placed")
+
+    def _refusing(self, life: Life) -> None:
+        """A terminal that does not know who it is says why, and nothing else."""
+        refused = life.first("refused")
+        if refused is not None and not self._case.nameless:
+            self._fail("G1", f"the terminal refuses to start: {refused['refused']}")
+        if refused is not None and (refused["refused"] != IDENTITY_DAMAGED or len(life.events) > 1):
+            self._fail("G10", f"without an identity it tells {[dict(event) for event in life.events]}")
 
     def _counters(self, event: Mapping[str, Any]) -> None:
         number = event.get("handshake")
@@ -246,7 +261,7 @@ class Judge:
         new, old = self._offered, self._old
         is_new = (ended["ended"], now.state, now.hash) == (new.version, record.CONFIRMED, new.digest)
         reported = bool(self._reasons - {0})
-        if self._case.rotten and (is_new or reported):
+        if (self._case.rotten or self._case.nameless) and (is_new or reported):
             return
         if self._case.outcome == "new" and not is_new:
             self._fail(

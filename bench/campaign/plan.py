@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from bench.boards.flashmap import FLASH_BYTES, REGIONS
+from bench.boards.flashmap import FLASH_BYTES, REGIONS, SECTOR_BYTES
 from bench.campaign import lines
 from bench.campaign.lines import CONTENT, CUT, LINK, LOSE, ROT, TWICE, UNPLUG, Fault, Line
 from bench.campaign.player import CONTENTS, Outcome, apply
@@ -22,6 +22,8 @@ _ORDERS_OF_A_GROUP = 6
 _ROTS = 800
 _ROTTING = ("control", "counters", "journal", "vfs", "vfs", "vfs")
 _ROTS_OF_A_RECORD = 6
+_ROTS_OF_A_COPY = 24  # of the identity
+_ROTS_OF_BOTH = 16
 _SECONDS_OF_BAD = 1
 _UNPLUGS = 8  # below the bound of ten starts
 _EXHAUSTIVE = 8  # states whose recovery is cut at every step
@@ -66,8 +68,27 @@ def _few(world: World, random: Random) -> list[Line]:
             for _ in range(_ROTS_OF_A_RECORD):
                 bit = step.offset * 8 + random.randrange(len(step.data) * 8)
                 found.append(Line("new", (Fault(CUT, number), Fault(ROT, bit))))
+    found += _nameless(world, random)
     random.shuffle(found)
     return found
+
+
+def _nameless(world: World, random: Random) -> Iterator[Line]:
+    """Rot in one copy of the identity, which must not show, and in both."""
+    steps = world.goldens["new"].trace.steps
+    start = REGIONS["identity"].start
+    copies = (start * 8, (start + SECTOR_BYTES) * 8)
+    bits = 8 * (len(world.identity) - SECTOR_BYTES)
+    for copy in copies:
+        for _ in range(_ROTS_OF_A_COPY):
+            yield Line("new", (_anywhere(len(steps), random), Fault(ROT, copy + random.randrange(bits))))
+    for _ in range(_ROTS_OF_BOTH):
+        rots = [Fault(ROT, copy + random.randrange(bits)) for copy in copies]
+        yield Line("new", (_anywhere(len(steps), random), *rots))
+
+
+def _anywhere(steps: int, random: Random) -> Fault:
+    return Fault(CUT, random.randrange(steps + 1))
 
 
 def _cuts(world: World, golden: Golden, name: str, random: Random) -> Iterator[tuple[Line, int]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from bench.boards.flashmap import REGIONS
+from bench.boards.flashmap import REGIONS, SECTOR_BYTES
 from bench.campaign import lines, oracles
 from bench.campaign.lines import (
     CONTENT,
@@ -151,6 +151,9 @@ class Player:
         # The control record is written twice: rot in one copy must not show.
         rotten = "vfs" in where
         lossy = next((name for name in ("journal", "counters") if name in where), "")
+        if self._has_lost_identity(line):
+            most = oracles.MAX_LIVES_OF_BAD
+            return Case(line.golden, "new", rotten, lossy, nameless=True, max_lives=most, known=known)
         if line.golden == "bad":
             return Case("bad", "rollback", rotten, lossy, max_lives=oracles.MAX_LIVES_OF_BAD, known=known)
         names = {fault.name for fault in line.faults}
@@ -161,6 +164,14 @@ class Player:
             return Case("new", "rollback", rotten, lossy, max_lives=_MAX_UNPLUGGED_LIVES, known=known)
         most = _MAX_UNPLUGGED_LIVES if UNPLUG in kinds else oracles.MAX_LIVES
         return Case("new", "new", rotten, lossy, max_lives=most, known=known)
+
+    def _has_lost_identity(self, line: Line) -> bool:
+        """Whether a bit of either copy of the identity rots."""
+        start = REGIONS["identity"].start
+        size = len(self._world.identity) - SECTOR_BYTES  # of one copy; the second begins a sector behind
+        places = [fault.number // 8 - start for fault in line.faults if fault.kind == ROT]
+        spoilt = {at // SECTOR_BYTES for at in places if 0 <= at % SECTOR_BYTES < size}
+        return spoilt >= {0, 1}
 
     # -- following the terminal
 
@@ -180,6 +191,9 @@ class Player:
             if life.exit_code in RESETS:
                 continue
             self._machine.unplug()
+            if case.nameless and life.first("refused") is not None:
+                self._machine.write(REGIONS["identity"].start, self._world.identity)
+                continue
             if script.get("unplug"):
                 unplugs -= 1
                 while unplugs and len(lives) <= case.max_lives:
@@ -197,6 +211,11 @@ class Player:
         ended = life.first("ended")
         if ended is None:
             return True
+        if case.nameless and life.record is not None:
+            return bool(
+                ended["ended"] == self._world.releases[case.offered].version
+                or life.record.is_quarantined(self._world.releases[case.offered].digest)
+            )
         if case.outcome == "new" and not case.rotten:
             return bool(ended["ended"] == self._world.releases[case.offered].version)
         if case.outcome == "rollback":

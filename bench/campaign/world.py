@@ -81,8 +81,16 @@ class World:
     goldens: Mapping[str, Golden] = field(default_factory=dict)
     hostile: frozenset[str] = frozenset()
     rotations: Mapping[str, Sequence[int]] = field(default_factory=dict)  # forged ones: place and length
+    identity: bytes = b""  # what provisioning writes
     past: Mapping[str, int] = field(default_factory=dict)  # orders of earlier days, all answered: id to CRC
     swap: str = ""  # a planted bug: a frozen module that stands for another one
+
+    @property
+    def who(self) -> str:
+        """Fingerprint of the identity, as the undisturbed terminal tells it."""
+        started = self.goldens["new"].lives[0].first("started")
+        assert started is not None
+        return str(started["who"])
 
     def machine(self, parent: Path | None = None) -> Machine:
         """A process board for this world."""
@@ -148,6 +156,7 @@ def build(
     with machine_type(binary, bytes(served)) as machine:
         names = frozenset(hostile)
         world = World(binary, bytes(served), spans, known, b"", powers, hostile=names, rotations=forged)
+        world = replace(world, identity=_identity())
         base, past = _in_service(machine, world)
         world = replace(world, base=base, past=past)
         return replace(world, goldens={name: _golden(machine, world, name) for name in ("new", "bad")})
@@ -259,14 +268,17 @@ def make(content: Mapping[str, bytes], version: int, floor: int, hardware: str, 
 # ---------------------------------------------------------------- the terminal
 
 
+def _identity() -> bytes:
+    who = provision.identity(1, SITE)
+    return provision.copies(provision.record(who, provision.Endpoint("127.0.0.1", 1), provision.root_spki()))
+
+
 def _in_service(machine: Machine, world: World) -> tuple[bytes, dict[str, int]]:
     """A terminal that runs `old` from its second slot, with a menu and orders that wait for the server ->
     its flash, and the orders that were answered long ago."""
     image = bytearray(b"\xff" * FLASH_BYTES)
-    who = provision.identity(1, SITE)
-    record = provision.record(who, provision.Endpoint("127.0.0.1", 1), provision.root_spki())
     at = REGIONS["identity"].start
-    image[at : at + len(record)] = record
+    image[at : at + len(world.identity)] = world.identity
     machine.load(image)
     _expect(machine.live(world.script(None)), 0)  # makes the file system
     image = bytearray(machine.image())

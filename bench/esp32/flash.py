@@ -166,8 +166,8 @@ def flash(
     return sum(len(data) for _, _, data in segments)
 
 
-def write_identity(line: Line, chip: Chip, layout: Layout, record: bytes, progress: Progress) -> None:
-    """Write a provisioning record into the identity partition of a chip that carries our partition table.
+def write_identity(line: Line, chip: Chip, layout: Layout, records: bytes, progress: Progress) -> None:
+    """Write a provisioning record's copies into the identity partition of a chip with our partition table.
 
     Raises: BenchError (NO_TABLE, and those of `flash`).
     """
@@ -178,7 +178,7 @@ def write_identity(line: Line, chip: Chip, layout: Layout, record: bytes, progre
                 "NO_TABLE",
                 f"{line.url} does not carry Tableside's partition table: run tableside firmware flash first.",
             )
-        writer.write(("identity", partition.offset, record.ljust(partition.size, b"\xff")))
+        writer.write(("identity", partition.offset, records.ljust(partition.size, b"\xff")))
 
 
 def _detect(line: Line) -> Any:

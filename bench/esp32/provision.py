@@ -16,7 +16,7 @@ from bench.errors import BenchError
 from bench.esp32 import flash
 from bench.esp32.layout import chip_named, load_layout
 from bench.paths import BUILD
-from bench.provision import Endpoint, public_spki, record
+from bench.provision import Endpoint, copies, public_spki, record
 
 DEVICES = BUILD / "devices"
 _ID = re.compile(r"[a-z0-9-]{1,32}")
@@ -72,11 +72,7 @@ def provision(line: flash.Line, chip_name: str, order: Order, progress: flash.Pr
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     who = Identity(order.site, order.device, order.table, secrets.token_urlsafe(18), pem)
-    content = record(who, order.broker, order.root_spki)
-    if len(content) > layout["identity"].size:
-        raise BenchError(
-            "DOES_NOT_FIT", f"The record of {len(content)} bytes does not fit the identity partition."
-        )
+    content = copies(record(who, order.broker, order.root_spki))
     flash.write_identity(line, chip, layout, content, progress)
     DEVICES.mkdir(parents=True, exist_ok=True)
     spki_path = DEVICES / f"{order.device}.spki.der"

@@ -259,6 +259,18 @@ MUTANTS = (
         ("            reason = state.reason\n", "            reason = states.NONE\n"),
     ),
     _change(
+        "checksum of the identity not checked",
+        "wire/keys.py",
+        "rot",
+        (
+            '    if binascii.crc32(body) != int.from_bytes(record[8 + size : 12 + size], "big"):',
+            "    if False:",
+        ),
+    ),
+    _change(
+        "second copy of the identity not read", "identity.py", "rot", ("in range(_COPIES):", "in range(1):")
+    ),
+    _change(
         "boot number used before it is stored",
         "counters.py",
         "counters",

@@ -43,7 +43,12 @@ _MOST_EARLY = const(4)
 
 # What the loader tells the application through the board object; a terminal that was started without it is
 # neither on trial nor in the middle of an update.
-_WITHOUT_LOADER = (("image_version", VERSION), ("on_trial", False), ("update_pending", False))
+_WITHOUT_LOADER = (
+    ("image_version", VERSION),
+    ("image_digest", None),
+    ("on_trial", False),
+    ("update_pending", False),
+)
 
 
 class AppError(Exception):
@@ -67,7 +72,7 @@ class Terminal:
             self.identity = provisioning.load(board.region(regions.IDENTITY), self.options, ROOT_SPKI)
         except WireError:
             raise AppError(
-                "NOT_PROVISIONED", "no valid provisioning record in flash: write one with the bench"
+                "NOT_PROVISIONED", "no provisioning record in flash: run tableside firmware provision"
             ) from None
         root = root_key(self.identity, ROOT_SPKI)
         for name, value in _WITHOUT_LOADER:
@@ -415,7 +420,7 @@ def main(board, slot="factory"):
     if error is not None:
         emit("error", {"code": error.code, "text": error.text})
     try:
-        asyncio.run(_run(app, board))
+        asyncio.run(_run(app, board, error))
     except KeyboardInterrupt:
         print("stopped; the terminal starts again at the next reset")
     except Stop:
@@ -428,15 +433,15 @@ def main(board, slot="factory"):
         print("its watchdog keeps running and restarts it soon")
 
 
-async def _run(app, board):
+async def _run(app, board, error):
     console = Console(app, board)
+    if board.options().get("campaign"):
+        import campaign  # present in bench images only
+
+        await campaign.run(app, error)
     if app is None:
         await console.run()
         return
-    if app.options.get("campaign"):
-        import campaign  # present in bench images only
-
-        await campaign.run(app)
     if app.options.get("agent"):
         from terminal import agent  # present in bench images only
 

@@ -27,6 +27,7 @@ _QUIET_S = 60  # virtual; longer than the agent waits for a download that stalls
 _LINK_DOWN_S = 5
 _ENDLESS = 300
 _ENDLESS_EVERY_MS = 50
+_RSA_BYTES = 256
 _POURED = ("endless", "dribble", "slow")
 _NEARLY_FULL_BYTES = 40  # too few for an order
 _LONG_OP_BYTES = 900
@@ -426,8 +427,21 @@ def _without_sessions(app):
             agent.authority = updates.authority
 
 
-async def run(app):
+def _who(identity):
+    # -> 16 hex digits over everything an identity holds, the private key too.
+    key = identity.private
+    found = hashlib.sha256(repr(identity[:-1]).encode())
+    for number in (key.public.n, key._p, key._q, key._dp, key._dq, key._qi):
+        found.update(number.to_bytes(_RSA_BYTES, "big"))
+    return _hex(found.digest()[:8])
+
+
+async def run(app, error):
     # One life of a terminal under test; ends with the power off, or in a reset that the terminal wants.
+    # app: None for a terminal that does not start, which then says why in error.
+    if app is None:
+        tell(refused=error.code)
+        _board.poweroff(0)
     script = app.options["campaign"]
     menu = app.menu.current()
     tell(
@@ -437,7 +451,7 @@ async def run(app):
         trial=app.board.on_trial,
         cause=app.board.reset_cause(),
         boots=app.boots,
-        device=app.identity.device,
+        who=_who(app.identity),
         menu=menu.version if menu else None,
         pending=_pending(app),
         lost=app.outbox.lost,

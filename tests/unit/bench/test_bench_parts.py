@@ -53,7 +53,12 @@ def test_the_provisioning_record_holds_identity_key_and_checksum() -> None:
     n, e, d, p, q, dp, dq, qi = (int.from_bytes(part, "big") for part in fields[8])
     assert (p * q, e * d % ((p - 1) * (q - 1))) == (n, 1)
     assert (dp, dq, qi * q % p) == (d % (p - 1), d % (q - 1), 1)
-    assert len(record) <= flashmap.REGIONS["identity"].size
+    copies = provision.copies(record)
+    assert len(copies) <= flashmap.REGIONS["identity"].size
+    assert copies.startswith(record)
+    assert copies[flashmap.SECTOR_BYTES :] == record
+    with pytest.raises(BenchError, match="does not fit"):
+        provision.copies(bytes(flashmap.SECTOR_BYTES + 1))
 
 
 def test_the_record_is_read_by_the_firmware() -> None:
@@ -71,7 +76,9 @@ def test_the_record_is_read_by_the_firmware() -> None:
             return {4: 2, 5: 4096}[command]
 
     who = provision.identity(1)
-    record = provision.record(who, provision.Endpoint("127.0.0.1", 99), provision.root_spki())
+    record = provision.copies(
+        provision.record(who, provision.Endpoint("127.0.0.1", 99), provision.root_spki())
+    )
     read = identity.load(Region(record), {}, None)
     assert (read.site, read.device, read.table, read.port) == ("demo", "t-0001", "1", 99)
 

@@ -6,7 +6,7 @@ import zlib
 
 import cbor2
 import pytest
-from boards.host.nor import Nor
+from boards.host.nor import Nor, PowerCut
 from signing import private_key, spki
 from terminal import identity
 from terminal.flashlog import StorageError
@@ -57,10 +57,48 @@ def test_an_erased_region_is_no_identity() -> None:
         identity.load(Nor(2 * SECTOR).region(0, 2 * SECTOR), {}, None)
 
 
+def both(first: bytes, second: bytes) -> bytes:
+    return first.ljust(SECTOR, b"\xff") + second
+
+
+def rotten(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 0x20]) + data[at + 1 :]
+
+
 def test_any_rotten_byte_is_noticed() -> None:
     good = record()
     for at in range(0, len(good), 11):
-        bad = bytearray(good)
-        bad[at] ^= 0x20
-        with pytest.raises(WireError):
-            identity.load(flash(bytes(bad)).region(0, 2 * SECTOR), {}, None)
+        for damaged in (rotten(good, at), both(rotten(good, at), rotten(good, -1 - at + len(good)))):
+            with pytest.raises(StorageError, match="IDENTITY_DAMAGED"):
+                identity.load(flash(damaged).region(0, 2 * SECTOR), {}, None)
+
+
+@pytest.mark.parametrize("spoilt", [0, 1])
+def test_rot_in_one_copy_costs_nothing_and_is_mended(spoilt: int) -> None:
+    good = record()
+    copies = [good, good]
+    copies[spoilt] = rotten(good, 77)
+    nor = flash(both(*copies))
+    assert identity.load(nor.region(0, 2 * SECTOR), {}, None).device == "t-0001"
+    assert bytes(nor.data) == both(good, good).ljust(2 * SECTOR, b"\xff")
+    assert nor.violations == 0
+
+
+def test_a_record_from_before_there_were_copies_is_read_and_gets_its_second() -> None:
+    nor = flash(record())
+    for erases in (1, 1):
+        assert identity.load(nor.region(0, 2 * SECTOR), {}, None).device == "t-0001"
+        assert nor.erases == erases, "whole copies are left alone"
+    assert bytes(nor.data[SECTOR:]).rstrip(b"\xff") == record().rstrip(b"\xff")
+
+
+def test_a_power_cut_while_a_copy_is_mended_leaves_the_other() -> None:
+    for step in range(1, 30):
+        nor = flash(record())
+        nor.cut_at(step, 7)
+        try:
+            identity.load(nor.region(0, 2 * SECTOR), {}, None)
+        except PowerCut:
+            again = Nor(2 * SECTOR, nor.data)
+            assert identity.load(again.region(0, 2 * SECTOR), {}, None).device == "t-0001"
+            assert bytes(again.data) == both(record(), record()).ljust(2 * SECTOR, b"\xff")
