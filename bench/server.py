@@ -23,6 +23,7 @@ from bench.errors import BenchError
 from bench.mosquitto import PrivateMosquitto
 from bench.paths import ROOT
 from server import cli
+from server.cli_guard import EXIT_INTERRUPTED
 from server.storage.ledger import Ledger
 
 START_DEADLINE_S = 30.0
@@ -140,7 +141,7 @@ class BenchServer:
                 status = cli.main([*words, "--state", str(self.state)])
             except SystemExit as error:  # argparse
                 status = 2 if error.code else 0
-        if status == cli.EXIT_INTERRUPTED:
+        if status == EXIT_INTERRUPTED:
             raise KeyboardInterrupt  # the Ctrl-C was meant for the bench
         if status:
             said = complaints.getvalue().strip().splitlines()

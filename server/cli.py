@@ -11,11 +11,12 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from server import cli_admin, cli_release
+from server.cli_guard import EXIT_OK, complain, guarded
 from server.config import (
     BEACON_INTERVAL_S,
     DEFAULT_STATE,
@@ -29,17 +30,12 @@ from server.config import (
     parse_database,
     parse_rate,
 )
-from server.errors import ServerError
 from server.logs import start_logging
 from server.storage.retention import DEFAULT_DAYS, MIN_DAYS
 from server.transport.limits import Limits
 
 if TYPE_CHECKING:
     from server.app import OrderServer
-
-EXIT_OK, EXIT_REFUSED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
-
-Command = Callable[[argparse.Namespace], int]
 
 
 def add_parser(subparsers: Any) -> None:
@@ -57,50 +53,10 @@ def add_parser(subparsers: Any) -> None:
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
     """Add the server's commands to a parser."""
-    from server import cli_admin, cli_release
-
     commands = parser.add_subparsers(dest="server_command", metavar="COMMAND", required=True)
     _add_run(commands)
     cli_admin.add_commands(commands)
     cli_release.add_parser(commands)
-
-
-def guarded(target: str) -> Command:
-    """The command ``module:function``, imported when it runs; its errors become a sentence and an exit
-    code.
-    """
-
-    def run(args: argparse.Namespace) -> int:
-        try:
-            module, _, name = target.partition(":")
-            return int(getattr(import_module(module), name)(args))
-        except ServerError as error:
-            return _say(str(error), EXIT_REFUSED if error.refused else EXIT_USAGE)
-        except BrokenPipeError:
-            sys.stderr.close()  # whoever read our output left: nothing more to say
-            return EXIT_OK
-        except OSError as error:
-            where = f" {error.filename}" if error.filename else ""
-            reason = error.strerror or str(error)
-            return _say(f"cannot use{where}: {reason}; check the path and its permissions", EXIT_USAGE)
-        except KeyboardInterrupt:
-            return _say("interrupted; nothing is left running", EXIT_INTERRUPTED)
-        except Exception as error:
-            from server.devices.keyfiles import KeyFileError
-            from server.wire.errors import Refusal
-
-            if isinstance(error, KeyFileError):
-                return _say(str(error), EXIT_USAGE)
-            if isinstance(error, Refusal):
-                return _say(f"refused ({error.code}): {error.detail}", EXIT_REFUSED)
-            raise
-
-    return run
-
-
-def _say(sentence: str, code: int) -> int:
-    print(f"tableside server: {sentence}", file=sys.stderr)
-    return code
 
 
 def _add_run(commands: Any) -> None:
@@ -220,7 +176,7 @@ async def _serve(config: ServerConfig, *, ready_json: bool) -> int:
     try:
         await starting
     except asyncio.CancelledError:
-        return _say("stopped while starting; nothing is left running", EXIT_OK)
+        return complain("stopped while starting; nothing is left running", EXIT_OK)
     try:
         _announce(server, ready_json=ready_json)
         await stop.wait()

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from server.cli_guard import guarded
 from server.config import DEFAULT_STATE, DEMO_ROOT_KEY
 
 _RAW = argparse.RawDescriptionHelpFormatter
@@ -51,8 +52,6 @@ def _leaf(
     listing: bool = False,
     module: str = "admin_commands",
 ) -> Any:
-    from server.cli import guarded
-
     parser = group.add_parser(
         name,
         help=help_,
@@ -185,8 +184,6 @@ def _add_backup(commands: Any) -> None:
 
 
 def _add_evidence(commands: Any) -> None:
-    from server.cli import guarded
-
     show = _leaf(commands, "evidence", "", "print what a third party needs to check a bill's seal",
                  "tableside server evidence 17 > bill-17.json")  # fmt: skip
     show.add_argument("bill", type=int, help="the bill's number")

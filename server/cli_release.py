@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from server.cli_guard import guarded
 from server.config import DEFAULT_STATE
 
 _RAW = argparse.RawDescriptionHelpFormatter
@@ -58,8 +59,6 @@ def add_parser(subparsers: Any) -> Any:
 
 
 def _leaf(group: Any, name: str, command: str, help_: str, example: str, *, offline: bool = False) -> Any:
-    from server.cli import guarded
-
     parser = group.add_parser(
         name,
         help=help_,
