@@ -24,6 +24,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from bench.frozen import TRUST, trust
+from bench.frozen import sources as frozen_sources
+from bench.frozen import tree as firmware_tree
+
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 SOURCES = BUILD / "src"
@@ -185,28 +189,12 @@ def _lock(progress: Progress) -> Iterator[None]:
 # ---- inputs ----
 
 
-def _frozen_sources(board: BoardName) -> dict[str, Path]:
-    """Map the frozen name of every Python file of the image to its source."""
-    boards = ROOT / "firmware" / "boards"
-    terminal = ROOT / "firmware" / "terminal"
-    found = {path.name: path for path in sorted((boards / "shared" / "frozen").glob("*.py"))}
-    found |= {path.name: path for path in sorted((boards / "common").glob("*.py"))}
-    for name in ("board.py", "esp32.py", "partitions.py"):  # the last two: a model of a chip, process only
-        module = boards / _BOARD_FOLDER[board] / name
-        if module.exists():
-            found[name] = module
-    for path in sorted(terminal.rglob("*.py")):
-        found[f"terminal/{path.relative_to(terminal).as_posix()}"] = path
-    return found
-
-
 def _stage_frozen(board: BoardName, root_key: Path | None) -> Path:
     """Copy what will be frozen into one folder; unchanged files keep their time stamps for make."""
     folder = BUILD / "work" / f"{board}-frozen"
-    wanted = {name: path.read_bytes() for name, path in _frozen_sources(board).items()}
+    wanted = frozen_sources(firmware_tree(ROOT), board)
     key = root_key.read_bytes() if root_key is not None and root_key.exists() else None
-    wanted["terminal/trust.py"] = f"ROOT_SPKI = {key!r}\n".encode()
-    _write_tree(folder, wanted)
+    _write_tree(folder, {**wanted, TRUST: trust(wanted, key)})
     return folder
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
+from bench.paths import ROOT
 
 if TYPE_CHECKING:
     from server.releases.bundle import Draft
@@ -75,9 +76,9 @@ def _build(args: argparse.Namespace) -> int:
     from server.wire.errors import Refusal
 
     if args.since:
-        image = release_build.revision_sources(args.since)
+        image = release_build.revision_sources(args.hardware, args.since)
     else:
-        image = release_build.checkout_sources(*([args.base] if args.base else []))
+        image = release_build.checkout_sources(args.hardware, args.base or ROOT)
     plan = release_build.Plan(
         args.hardware,
         version_number(args.version),
@@ -91,12 +92,16 @@ def _build(args: argparse.Namespace) -> int:
     except Refusal as refusal:
         raise BenchError("BAD_RELEASE", f"No terminal would take this: {refusal.detail}.") from None
     files.save_draft(draft, args.out)
-    _tell(args, draft)
+    _tell(args, draft, release_build.out_of_reach(plan))
     return 0
 
 
 def _asset(word: str) -> tuple[str, bytes]:
+    from server.releases.images import IMAGE_FILE, MODULES_FILE
+
     name, _, path = word.partition("=")
+    if f"assets/{name}" in (IMAGE_FILE, MODULES_FILE):
+        raise BenchError("BAD_ASSET", f"{name} is written by the build itself: name yours otherwise.")
     if not name or not path:
         raise BenchError("BAD_ASSET", f"{word!r} is not NAME=FILE, for example logo.bin=art/logo.bin.")
     try:
@@ -105,18 +110,24 @@ def _asset(word: str) -> tuple[str, bytes]:
         raise BenchError("BAD_ASSET", f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _tell(args: argparse.Namespace, draft: Draft) -> None:
+def _tell(args: argparse.Namespace, draft: Draft, out_of_reach: list[str]) -> None:
     from hashlib import sha256
 
+    from server.releases.bundle import split
+    from server.releases.images import digest_in
+
     digest = sha256(draft.manifest.payload() + draft.data).hexdigest()
-    paths = [file.path for file in draft.manifest.files]
+    contents = split(draft.manifest, draft.data)
+    image = (digest_in(contents) or b"").hex()
     if args.json:
-        print(
-            json.dumps({"folder": str(args.out), "sha256": digest, "bytes": len(draft.data), "files": paths})
-        )
+        facts = {"folder": str(args.out), "sha256": digest, "bytes": len(draft.data), "image_digest": image}
+        print(json.dumps(facts | {"files": list(contents), "out_of_reach": out_of_reach}))
         return
-    print(
-        f"built {args.out}: {args.version} for {args.hardware}, {len(paths)} files, {len(draft.data)} bytes"
-    )
+    size = f"{len(contents)} files, {len(draft.data)} bytes"
+    print(f"built {args.out}: {args.version} for {args.hardware}, {size}")
+    print(f"made over the image {image}")
+    if out_of_reach:
+        names = ", ".join(out_of_reach)
+        print(f"differs from that image, but only a firmware image can bring it: {names}")
     print(f"sha256 of what is signed: {digest}")
     print(f"next: tableside release sign {args.out} --key keys/release-1.pem")

@@ -1,7 +1,8 @@
 """Firmware bundles for the bench: the terminal's own modules, some of them changed, compiled and signed.
 
-A bundle carries the modules that differ from the image and the list of all modules with the place each comes
-from (firmware/terminal/ota/loader.py). They are compiled by the mpy-cross that belongs to the image.
+A bundle carries the modules that differ from the image, the list of all modules with the place each comes
+from (firmware/terminal/ota/loader.py), and the digest of the image it was made over. They are compiled by the
+mpy-cross that belongs to the image; a Raspberry Pi takes source text.
 """
 
 from __future__ import annotations
@@ -13,23 +14,23 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
+from bench import frozen
 from bench.errors import BenchError
 from bench.images import mpy_cross
 from bench.paths import ROOT
 from bench.suites.forging import fixture_signer
 from server.releases.bundle import Bundle, Target, build_bundle, certify
+from server.releases.images import IMAGE_FILE, MODULES_FILE, image_file
 
 PACKAGE = ROOT / "firmware" / "terminal"
-MODULES = "assets/modules.txt"
 START = ("terminal.app", "terminal.agent")
 _ELSEWHERE = {"terminal.trust"}  # made when the image is built; a bundle never has it
 _NOT_HERE = {"terminal.mqtt.transport_cpython"}
-_ARCHITECTURE = {  # hardware class -> for which processor modules are compiled
+_ARCHITECTURE = {  # hardware class -> for which processor modules are compiled; others take source text
     "qemu-rv32": ["-march=rv32imc"],
-    "process": [],
+    "process": ["-march=x64"],
     "esp32-xtensawin": ["-march=xtensawin"],
     "esp32-rv32imc": ["-march=rv32imc"],
-    "pi": [],
 }
 
 
@@ -53,29 +54,41 @@ def versioned(version: int, changed: Mapping[str, str] | None = None) -> dict[st
 
 
 def files(
-    sources: Mapping[str, str], hardware: str, assets: Mapping[str, bytes] | None = None
+    sources: Mapping[str, str],
+    hardware: str,
+    assets: Mapping[str, bytes] | None = None,
+    image: bytes | None = None,
 ) -> dict[str, bytes]:
     """The files of a bundle that replaces these modules (name to source); `assets` by file name.
 
-    Raises: BenchError(NOT_COMPILED).
+    `image` is the digest of the image it goes over; this checkout's without.
+    Raises: BenchError(NOT_COMPILED, UNKNOWN_HARDWARE).
     """
+    left_out = _left_out(hardware)
+    sources = {name: text for name, text in sources.items() if name not in left_out}
     sources = {part: sources.get(part, _source(part)) for name in sources for part in _parts(_unit(name))}
-    lines = [f"{'slot' if name in sources else 'image'} {name}\n" for name in import_order(sources)]
-    made = {MODULES: "".join(lines).encode()}
+    order = [name for name in import_order(sources) if name not in left_out]
+    lines = [f"{'slot' if name in sources else 'image'} {name}\n" for name in order]
+    made = {MODULES_FILE: "".join(lines).encode(), IMAGE_FILE: image_file(image or checkout_digest(hardware))}
     for name, content in (assets or {}).items():
         made[f"assets/{name}"] = content
     for name, source in sources.items():
-        made[_path(name)] = compiled(source, _path(name), hardware)
+        path = _path(name, hardware)
+        made[path] = compiled(source, path, hardware)
     return made
 
 
-def check_hardware(hardware: str) -> None:
-    """Refuse a hardware class nobody compiles for. Raises: BenchError(UNKNOWN_HARDWARE)."""
-    if hardware not in _ARCHITECTURE:
-        raise BenchError(
-            "UNKNOWN_HARDWARE",
-            f"There is no hardware class {hardware!r}; there are: {', '.join(_ARCHITECTURE)}.",
-        )
+def _left_out(hardware: str) -> set[str]:
+    """Modules of the bench that the images of a hardware class do not have."""
+    if frozen.board_of(hardware) != "esp32":
+        return set()
+    return {path.removesuffix(".py").replace("/", ".") for path in frozen.BENCH_ONLY}
+
+
+@cache
+def checkout_digest(hardware: str) -> bytes:
+    """The digest of an image made of this checkout. Raises: BenchError(UNKNOWN_HARDWARE)."""
+    return frozen.digest(frozen.sources(frozen.tree(), frozen.board_of(hardware)))
 
 
 def bundle(
@@ -162,23 +175,25 @@ def _absolute(name: str, found: ast.ImportFrom) -> str:
 
 
 def _exists(name: str) -> bool:
-    return (
-        name not in _ELSEWHERE | _NOT_HERE and (ROOT / "firmware" / _path(name)).with_suffix(".py").exists()
-    )
+    return name not in _ELSEWHERE | _NOT_HERE and _source_path(name).exists()
 
 
 def _is_package(name: str) -> bool:
     return (ROOT / "firmware" / name.replace(".", "/")).is_dir()
 
 
-def _path(name: str) -> str:
-    stem = name.replace(".", "/")
-    return f"{stem}/__init__.mpy" if _is_package(name) else f"{stem}.mpy"
+def _path(name: str, hardware: str) -> str:
+    stem = name.replace(".", "/") + ("/__init__" if _is_package(name) else "")
+    return stem + (".mpy" if hardware in _ARCHITECTURE else ".py")
+
+
+def _source_path(name: str) -> Path:
+    return ROOT / "firmware" / (name.replace(".", "/") + ("/__init__.py" if _is_package(name) else ".py"))
 
 
 @cache
 def _source(name: str) -> str:
-    return (ROOT / "firmware" / _path(name)).with_suffix(".py").read_text()
+    return _source_path(name).read_text()
 
 
 @cache
@@ -188,10 +203,12 @@ def _compiler() -> Path:
 
 @cache
 def compiled(source: str, path: str, hardware: str) -> bytes:
-    """A module as .mpy for a hardware class; `path` is what it calls itself.
+    """A module as a hardware class takes it, .mpy but for the Raspberry Pi; `path` is what it calls itself.
 
     Raises: BenchError(NOT_COMPILED).
     """
+    if hardware not in _ARCHITECTURE:
+        return source.encode()
     with tempfile.TemporaryDirectory() as folder:
         text, made = Path(folder, "module.py"), Path(folder, "module.mpy")
         text.write_text(source)

@@ -10,45 +10,30 @@ from pathlib import Path
 from littlefs import LittleFS
 from littlefs.errors import LittleFSError
 
+from bench import frozen
 from bench.errors import BenchError
 from bench.esp32.layout import Chip
-from bench.paths import ROOT
 
-FIRMWARE = ROOT / "firmware"
 _STAYS_SOURCE = {"boot.py", "main.py"}  # MicroPython looks for exactly these names
 _NEEDED = {"main.py", "board.py", "terminal/ota/loader.py", "terminal/app.py"}
-_BENCH_ONLY = {"terminal/agent.py", "campaign.py"}  # cut the flash and flood the link: not for a restaurant
 
 # MicroPython's VfsLfs2 defaults on ESP32 (bytes)
 _BLOCK, _READ, _PROGRAM, _LOOKAHEAD, _CACHE = 4096, 32, 32, 32, 128
 
 
 def sources(root_key: bytes | None, *, with_agent: bool = False) -> dict[str, bytes]:
-    """Path on the chip -> Python source. A board's own file wins over the common one of the same name.
+    """Path on the chip -> Python source. Bench-only files stay out but for `with_agent`.
 
     Raises: BenchError(INCOMPLETE_SOURCES) when the chip would stop at the prompt for want of a file.
     """
-    boards, terminal = FIRMWARE / "boards", FIRMWARE / "terminal"
-    found: dict[str, Path] = {}
-    frozen = boards / "shared" / "frozen"
-    found["boot.py"] = frozen / "_boot.py"  # emulated boards freeze it: it mounts, and refuses FAT
-    for path in (
-        frozen / "main.py",
-        *(boards / "common").glob("*.py"),
-        FIRMWARE / "boot.py",
-        FIRMWARE / "main.py",
-    ):
-        if path.is_file():
-            found[path.name] = path
-    found |= {path.name: path for path in (boards / "esp32").glob("*.py")}
-    found |= {f"terminal/{path.relative_to(terminal).as_posix()}": path for path in terminal.rglob("*.py")}
+    found = frozen.sources(frozen.tree(), "esp32")
     for name in sorted(_NEEDED - set(found)):
         raise BenchError(
             "INCOMPLETE_SOURCES", f"firmware has no {name} for the ESP32: is this checkout complete?"
         )
-    left_out = set() if with_agent else _BENCH_ONLY
-    files = {name: path.read_bytes() for name, path in sorted(found.items()) if name not in left_out}
-    files["terminal/trust.py"] = f"ROOT_SPKI = {root_key!r}\n".encode()
+    left_out = frozenset() if with_agent else frozen.BENCH_ONLY
+    files = {name: body for name, body in sorted(found.items()) if name not in left_out}
+    files[frozen.TRUST] = frozen.trust(found, root_key)
     return files
 
 

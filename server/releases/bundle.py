@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
+from server.releases.code import check_code
+from server.releases.images import digest_in
 from server.releases.rules import check_paths, check_size, most_bytes
 from server.wire.errors import Refusal, RefusalCode
 from server.wire.frames import RELEASE, Certificate
@@ -46,6 +48,11 @@ class Bundle:
         """The bundle's name, 32 bytes."""
         return bundle_hash(self.offer.manifest_frame)
 
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Its files by path."""
+        return split(self.manifest, self.data)
+
 
 def certify(root: Signer, release_spki: bytes, epoch: int = 1) -> bytes:
     """Return the cert-frame, made by the root key, that makes a key (DER, RSA-3072) a release key."""
@@ -77,11 +84,12 @@ class Draft:
 def draft_bundle(files: Mapping[str, bytes], target: Target, chunk_size: int = DEFAULT_CHUNK_BYTES) -> Draft:
     """Return the bundle of `files` (relative path to bytes, in the order they will lie in it), unsigned.
 
-    Raises: Refusal(BAD_RELEASE, BAD_SHAPE) where no terminal could accept the result.
+    Raises: Refusal(BAD_RELEASE, BAD_SHAPE, NO_IMAGE_NAMED, WRONG_CODE) where no terminal could accept it.
     """
     data = b"".join(files.values())
     check_paths(files)
     check_size(len(data), chunk_size, most_bytes(files))
+    check_contents(files, target.hardware)
     manifest = Manifest(
         hardware=target.hardware,
         group=target.group,
@@ -124,16 +132,27 @@ def check_data(manifest: Manifest, data: bytes) -> None:
     """Compare a bundle's bytes with its manifest. Raises: Refusal(BAD_RELEASE)."""
     if len(data) != manifest.size:
         raise Refusal(RefusalCode.BAD_RELEASE, "the bundle has another size than its manifest says")
-    if not _files_match(manifest, data):
+    files = split(manifest, data)
+    if any(sha256(files[file.path]).digest() != file.hash for file in manifest.files):
         raise Refusal(RefusalCode.BAD_RELEASE, "a file of the bundle is not the one its manifest names")
     if sha256(b"".join(chunk_hashes(data, manifest.chunk_size))).digest() != manifest.chunks:
         raise Refusal(RefusalCode.BAD_RELEASE, "the chunk hash list is not the one its manifest names")
 
 
-def _files_match(manifest: Manifest, data: bytes) -> bool:
-    at = 0
+def check_contents(files: Mapping[str, bytes], hardware: str) -> bytes | None:
+    """Refuse files (by path) that no terminal of this hardware class runs.
+
+    Returns the digest of the image they name, None if they name none and need not.
+    Raises: Refusal(BAD_RELEASE, NO_IMAGE_NAMED, WRONG_CODE).
+    """
+    check_code(files, hardware)
+    return digest_in(files)
+
+
+def split(manifest: Manifest, data: bytes) -> dict[str, bytes]:
+    """Return a bundle's files by path, cut out of its joined bytes."""
+    found, at = {}, 0
     for file in manifest.files:
-        if sha256(data[at : at + file.size]).digest() != file.hash:
-            return False
+        found[file.path] = data[at : at + file.size]
         at += file.size
-    return True
+    return found

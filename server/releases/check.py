@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from server.releases import files, words
 from server.releases.bundle import Bundle, check_data
+from server.releases.code import check_code
 from server.releases.images import digest_in
 from server.releases.rules import check_paths, check_size, most_bytes
 from server.wire import aad
@@ -67,7 +68,8 @@ def _examine(directory: Path, root: VerifyKey, found: Findings) -> None:
     _step(found, "paths allowed", lambda: check_paths(paths))
     _step(found, "size allowed", lambda: check_size(manifest.size, manifest.chunk_size, most_bytes(paths)))
     _step(found, "files and chunks as the manifest says", lambda: check_data(manifest, data))
-    digest = _step(found, "image named", lambda: digest_in(bundle))
+    _step(found, "modules compiled for this hardware", lambda: check_code(bundle.files, manifest.hardware))
+    digest = _step(found, "image named", lambda: digest_in(bundle.files))
     found.facts["image_digest"] = digest.hex() if digest else None
     found.bundle = bundle
 

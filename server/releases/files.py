@@ -6,7 +6,7 @@ Whatever is read is verified.
 import os
 from pathlib import Path
 
-from server.releases.bundle import Bundle, Draft, check_data, open_bundle
+from server.releases.bundle import Bundle, Draft, check_contents, check_data, open_bundle, split
 from server.releases.rules import IMAGE_MAX_BYTES
 from server.wire.errors import Refusal, RefusalCode
 from server.wire.rsa import VerifyKey
@@ -29,10 +29,14 @@ def save_draft(draft: Draft, directory: Path) -> None:
 
 
 def load_draft(directory: Path) -> Draft:
-    """Return the unsigned bundle in `directory`. Raises: Refusal, BAD_RELEASE where it is not whole."""
+    """Return the unsigned bundle in `directory`.
+
+    Raises: Refusal, BAD_RELEASE where it is not whole, WRONG_CODE or NO_IMAGE_NAMED where none would run it.
+    """
     manifest = Manifest.from_payload(_read(directory / MANIFEST_FILE, OFFER_MAX_BYTES))
     data = _read(directory / DATA_FILE, IMAGE_MAX_BYTES)
     check_data(manifest, data)
+    check_contents(split(manifest, data), manifest.hardware)
     return Draft(manifest, data)
 
 

@@ -7,14 +7,15 @@ terminal before it installs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from hashlib import sha256
 
-from server.releases.bundle import Bundle
 from server.wire.errors import Refusal, RefusalCode
 
 IMAGE_FILE = "assets/image.txt"
-_DIGEST_CHARACTERS = 64
+MODULES_FILE = "assets/modules.txt"
+_LINE = re.compile(rb"([0-9a-f]{64})\n")
 
 
 def image_digest(sources: Mapping[str, bytes]) -> bytes:
@@ -28,18 +29,24 @@ def image_file(digest: bytes) -> bytes:
     return f"{digest.hex()}\n".encode()
 
 
-def digest_in(bundle: Bundle) -> bytes | None:
-    """Return the digest of the image a bundle names, None if it names none. Raises: Refusal(BAD_RELEASE)."""
-    at = 0
-    for file in bundle.manifest.files:
-        if file.path == IMAGE_FILE:
-            return _parse(bundle.data[at : at + file.size])
-        at += file.size
+def digest_in(files: Mapping[str, bytes]) -> bytes | None:
+    """Return the digest of the image a bundle's files name, None if they name none and need not.
+
+    Raises: Refusal(BAD_RELEASE, NO_IMAGE_NAMED).
+    """
+    content = files.get(IMAGE_FILE)
+    if content is not None:
+        return _parse(content)
+    if MODULES_FILE in files:
+        raise Refusal(
+            RefusalCode.NO_IMAGE_NAMED,
+            f"the bundle takes modules from an image ({MODULES_FILE}) and does not say which ({IMAGE_FILE})",
+        )
     return None
 
 
 def _parse(content: bytes) -> bytes:
-    text = content.decode("ascii", "replace").strip()
-    if len(text) != _DIGEST_CHARACTERS or not set(text) <= set("0123456789abcdef"):
-        raise Refusal(RefusalCode.BAD_RELEASE, f"{IMAGE_FILE} is not a SHA-256 in hex")
-    return bytes.fromhex(text)
+    found = _LINE.fullmatch(content)
+    if found is None:
+        raise Refusal(RefusalCode.BAD_RELEASE, f"{IMAGE_FILE} is not one line with a SHA-256 in hex")
+    return bytes.fromhex(found[1].decode())

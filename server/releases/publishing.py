@@ -5,8 +5,7 @@ from __future__ import annotations
 from decimal import Decimal, InvalidOperation
 
 from server.config import ConfigError, check_name
-from server.releases.bundle import Bundle
-from server.releases.images import digest_in
+from server.releases.bundle import Bundle, check_contents
 from server.releases.rollout import (
     DEFAULT_HALT_FAILURES,
     DEFAULT_HALT_PERCENT,
@@ -19,7 +18,7 @@ from server.wire.updates import REFERENCE_BYTES
 
 
 def prepare(bundle: Bundle) -> NewRelease:
-    """A verified bundle as it is stored. Raises: Refusal(BAD_RELEASE)."""
+    """A verified bundle as it is stored. Raises: Refusal(BAD_RELEASE, NO_IMAGE_NAMED, WRONG_CODE)."""
     manifest = bundle.manifest
     return NewRelease(
         ref=bundle.hash[:REFERENCE_BYTES],
@@ -28,7 +27,7 @@ def prepare(bundle: Bundle) -> NewRelease:
         offer=bundle.offer.encode(),
         bundle=bundle.data,
         images=(manifest.firmware_minimum, manifest.firmware_maximum),
-        image_digest=digest_in(bundle),
+        image_digest=check_contents(bundle.files, manifest.hardware),
     )
 
 

@@ -30,6 +30,7 @@ FAILURES = frozenset(
         words.BAD_MANIFEST,
         words.FELL_BACK,
         words.IMAGE_REFUSED,
+        words.WRONG_CODE,
     }
 )
 
@@ -101,14 +102,19 @@ def choose(
 
 
 def outcome_of(before: Outcome, version: int, report: OtaState) -> Outcome:
-    """Return what a terminal's report makes of the release it was last offered.
+    """Return what a terminal's report makes of the release that it names, or was last offered.
 
-    A reason alone says nothing before the terminal was seen to begin: it may be that of an older release.
+    Where the report names no release, a reason alone says nothing before the terminal was seen to begin: it
+    may be that of an older one. A failed release may still be installed: an operator let it be tried again.
     """
     if before is Outcome.INSTALLED or (report.running == version and report.state == CONFIRMED):
         return Outcome.INSTALLED
-    begun = before is not Outcome.OFFERED
-    if report.state == ROLLED_BACK or (begun and report.state == CONFIRMED and report.reason in FAILURES):
+    named = report.ref is not None
+    begun = named or before is not Outcome.OFFERED
+    against = report.reason in FAILURES or (named and report.reason == words.QUARANTINED)
+    if before is Outcome.FAILED or report.state == ROLLED_BACK:
+        return Outcome.FAILED
+    if begun and report.state == CONFIRMED and against:
         return Outcome.FAILED
     if before is Outcome.OFFERED and CONFIRMED < report.state < ROLLED_BACK:
         return Outcome.STARTED

@@ -5,7 +5,7 @@ from __future__ import annotations
 SLOTS = ("a", "b", "factory", "image ota_0", "image ota_1")
 STATES = ("confirmed", "downloading", "verified", "waiting for its restart", "on trial", "rolled back")
 TRIES_SPENT, STARTS_SPENT, SLOT_BAD, NO_SPACE, BAD_BYTES, BAD_MANIFEST = 1, 2, 3, 8, 9, 14
-QUARANTINED, FELL_BACK, IMAGE_REFUSED = 10, 18, 19
+QUARANTINED, FELL_BACK, IMAGE_REFUSED, WRONG_CODE = 10, 18, 19, 25
 REASONS = (
     "",
     "the new release was started three times and did not prove itself",
@@ -20,7 +20,7 @@ REASONS = (
     "this release failed here before; release the quarantine on the terminal to let it try again",
     "the release is below the version floor an earlier one has set",
     "the release is not signed by a release key that the root key vouches for",
-    "the release is for other hardware, another group or another firmware image",
+    "the release is for other hardware, another group or a firmware image of another number",
     "the release is signed, but its paths or sizes are not allowed",
     "the release runs there already",
     "the offer is not the answer to the terminal's question: old, or meant for another one",
@@ -31,6 +31,8 @@ REASONS = (
     "the firmware image on record is damaged: the bootloader took the other one",
     "the bootloader's choice could not be stored, or did not read back",
     "not now: another update of this terminal comes first",
+    "the release was made over another firmware image of the same number, or names none",
+    "a compiled module of the release is for another processor or another MicroPython",
 )
 
 

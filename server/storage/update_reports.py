@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from server.releases.rollout import Outcome, Rollout, RolloutState, halt_reason, outcome_of
 from server.storage.transaction import Transaction
 from server.wire.freshness import OtaAsk
-from server.wire.updates import OtaState
+from server.wire.updates import REFERENCE_BYTES, OtaState
 
 KEPT_STEPS = 200
 
@@ -60,13 +60,13 @@ class StoreReports:
         )
 
     def _said(self, transaction: Transaction, device: str, said: OtaState) -> None:
-        open_rows = transaction.execute(
+        rows = transaction.execute(
             "SELECT ref, version, outcome FROM rollout_device WHERE site = ? AND device = ? "
-            "AND outcome IN ('offered', 'started') ORDER BY changed_at, version",
+            "ORDER BY changed_at, version",
             (self.site, device),
         ).fetchall()
-        target = _target(open_rows, said)
-        self._remember(transaction, device, said, target[0] if target else None)
+        target = _target(rows, said)
+        self._remember(transaction, device, said, bytes(target[0]) if target else _whole(said.ref))
         if target is None:
             return
         ref, version, before = bytes(target[0]), int(target[1]), Outcome(target[2])
@@ -90,12 +90,12 @@ class StoreReports:
     def _remember(self, transaction: Transaction, device: str, said: OtaState, ref: bytes | None) -> None:
         """Add a step to the terminal's history if anything but the download's progress changed."""
         last = transaction.execute(
-            "SELECT number, running, slot, state, reason FROM update_history WHERE site = ? AND device = ? "
-            "ORDER BY number DESC LIMIT 1",
+            "SELECT number, running, slot, state, reason, ref FROM update_history "
+            "WHERE site = ? AND device = ? ORDER BY number DESC LIMIT 1",
             (self.site, device),
         ).fetchone()
         step = (said.running, said.slot, said.state, said.reason)
-        if last is not None and tuple(last[1:]) == step:
+        if last is not None and tuple(last[1:5]) == step and _same(last[5], ref):
             return
         number = 1 if last is None else int(last[0]) + 1
         transaction.execute(
@@ -135,13 +135,29 @@ class StoreReports:
         )
 
 
+def _whole(ref: bytes | None) -> bytes | None:
+    """A reference as the history keeps it, None for a shortened one or none."""
+    return ref if ref is not None and len(ref) == REFERENCE_BYTES else None
+
+
+def _same(stored: bytes | None, ref: bytes | None) -> bool:
+    return (None if stored is None else bytes(stored)) == ref
+
+
 def _target(rows: Sequence[tuple[bytes, int, str]], said: OtaState) -> tuple[bytes, int, str] | None:
-    """The offered release a report is about: the one it runs, has begun, or was offered last."""
-    for row in rows:
+    """The offered release a report is about: the one it names, whatever came of it until now.
+
+    An older terminal names none: then it is the one it runs, has begun, or was offered last, as long as
+    nothing is known to have come of it.
+    """
+    if said.ref is not None:
+        return next((row for row in rows if said.ref and bytes(row[0]).startswith(said.ref)), None)
+    still = [row for row in rows if row[2] in (Outcome.OFFERED, Outcome.STARTED)]
+    for row in still:
         if row[1] == said.running:
             return row
-    begun = [row for row in rows if row[2] == Outcome.STARTED]
-    fresh = [row for row in rows if row[2] == Outcome.OFFERED]
+    begun = [row for row in still if row[2] == Outcome.STARTED]
+    fresh = [row for row in still if row[2] == Outcome.OFFERED]
     first, second = (fresh, begun) if said.state == 1 else (begun, fresh)
     found = first or second
     return found[-1] if found else None

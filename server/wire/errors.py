@@ -35,6 +35,8 @@ class RefusalCode(StrEnum):
     SESSION_SPENT = "session_spent"
     BAD_MENU = "bad_menu"
     BAD_RELEASE = "bad_release"
+    NO_IMAGE_NAMED = "no_image_named"
+    WRONG_CODE = "wrong_code"
     UNKNOWN_RELEASE = "unknown_release"
     OUT_OF_RANGE = "out_of_range"
 

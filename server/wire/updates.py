@@ -17,6 +17,7 @@ CHUNK_MAX_BYTES = 4096
 FILES_MAX = 64
 GET_COUNT_MAX = 16
 REFERENCE_BYTES = 8
+_STATE_REFERENCE_BYTES = (0, 6, REFERENCE_BYTES)  # of a bundle in quarantine a terminal keeps 6
 HASHES_PER_RUN = 32
 WHAT_HASHES = 0
 WHAT_CHUNKS = 1
@@ -213,7 +214,9 @@ class OtaChunk:
 class OtaState:
     """Where a terminal's update stands; for views only, not authenticated.
 
-    `slot` 2 is the factory one, 3 and 4 are the firmware images ota_0 and ota_1.
+    `slot` 2 is the factory one, 3 and 4 are the firmware images ota_0 and ota_1. `ref` is the beginning of
+    the hash of the bundle this is about, 6 or 8 bytes, or empty for none; None is an older terminal's, which
+    does not say.
     """
 
     running: int
@@ -221,19 +224,25 @@ class OtaState:
     state: int
     offset: int
     reason: int
+    ref: bytes | None = None
 
     def encode(self) -> bytes:
         """Return the frame."""
-        return encode([self.running, self.slot, self.state, self.offset, self.reason])
+        fields: list[Value] = [self.running, self.slot, self.state, self.offset, self.reason]
+        return encode(fields if self.ref is None else [*fields, self.ref])
 
     @classmethod
     def decode(cls, frame: bytes) -> "OtaState":
         """Judge a report. Raises: Refusal."""
-        f = shapes.array(decode(frame, SMALL_MAX_BYTES), 5, 5, "ota-state")
+        f = shapes.array(decode(frame, SMALL_MAX_BYTES), 5, 6, "ota-state")
+        ref = shapes.binary(f[5], 0, REFERENCE_BYTES, "ota-state ref") if len(f) == 6 else None
+        if ref is not None and len(ref) not in _STATE_REFERENCE_BYTES:
+            raise shapes.bad_shape("ota-state ref")
         return cls(
             shapes.u32(f[0], "ota-state running"),
             shapes.integer(f[1], 0, 4, "ota-state slot"),
             shapes.integer(f[2], 0, 6, "ota-state state"),
             shapes.u32(f[3], "ota-state offset"),
             shapes.u32(f[4], "ota-state reason"),
+            ref,
         )

@@ -20,6 +20,7 @@ root = ""  # the port's own start-up mounted littlefs at /
 import_path = ["", ".frozen"]  # a stock image has the application in its file system
 mounted = []  # the file system once it was found to be littlefs
 image_version = 0  # set by the loader: release number of this image
+image_digest = None  # set by the loader: what names this image, None if nobody built one
 on_trial = False  # set by the loader: the application has to prove itself
 image_on_trial = False  # set by the loader: the firmware image has to prove itself
 image_pending = False  # set by the loader: there is something to do or to report about firmware images

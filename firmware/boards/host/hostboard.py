@@ -26,6 +26,7 @@ class HostBoard:
         self._boots = 1
         # What the loader says about the application it starts; there is none here.
         self.image_version = 0
+        self.image_digest = None
         self.on_trial = False
         self.update_pending = False
 

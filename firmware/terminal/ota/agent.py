@@ -7,6 +7,7 @@
 
 import asyncio
 import hashlib
+from binascii import hexlify
 
 from ..compat import const, sleep_ms, ticks_diff, ticks_ms
 from ..regions import CONTROL
@@ -23,7 +24,7 @@ from ..wire.keys import RELEASE, certificate_steps
 from ..wire.rsa import run as run_steps
 from . import install, states
 from .record import ControlRecord
-from .states import NAMES, REASONS, SLOT_NAMES, OtaError
+from .states import NAMES, NO_HASH, REASONS, SLOT_NAMES, OtaError
 
 _WINDOW = const(4)  # chunks asked for at once, at most
 _BURST_MS = const(50)  # what is asked for at once shall not keep the link busy for longer
@@ -45,9 +46,9 @@ def _silence():
 
 
 class OtaAgent:
-    # board: .root, .hardware, .region(), .image_version, .stats(), .instret(). root_key: the PublicKey that
-    # vouches for release keys. site: this restaurant; slot: name of the running slot; version: the running
-    # application's.
+    # board: .root, .hardware, .region(), .image_version, .image_digest, .stats(), .instret(). root_key: the
+    # PublicKey that vouches for release keys. site: this restaurant; slot: name of the running slot; version:
+    # the running application's.
     # send(kind, payload) -> bool: publish below o/<site>/<device>/ota/; False when that is not possible
     # now. report(dict): for the console. reboot(): restart the board; the order journal must be safe by
     # then.
@@ -77,6 +78,7 @@ class OtaAgent:
         self._staging = None
         self._failure = None  # of a chunk handler, for the task
         self._cause = ""
+        self._left = NO_HASH  # the bundle that the reason on record is about, once it is no longer under way
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
 
@@ -199,19 +201,37 @@ class OtaAgent:
         self._store(state)
 
     def _store(self, state):
+        before = self.record.state
+        if state.state == states.CONFIRMED and before.state != states.CONFIRMED:
+            self._left = self._subject()
         self.record.store(state)
         self._tell()
 
-    def _tell(self, reason=None):
+    def _subject(self):
+        # -> the name, or its beginning, of the bundle that the state on record is about; NO_HASH for none, or
+        # where a restart has come between a bundle that was given up and now.
+        state = self.record.state
+        if state.state == states.ROLLED_BACK:
+            return state.quarantine[0]
+        if state.state != states.CONFIRMED:
+            return state.other_hash
+        return self._left if state.reason else state.hash
+
+    def _tell(self, reason=None, digest=None):
+        # digest: of the bundle that the reason is about, if it is not what the record is about.
         # -> whether the server was told.
         state = self.record.state
         if reason is None:
             reason = state.reason
         told = self.status()
+        if digest is None:
+            digest = self._subject()
+        ref = b"" if digest == NO_HASH else digest[:_REF_BYTES]
         told["reason"] = REASONS[reason]
+        told["bundle"] = hexlify(ref).decode()
         self._report(told)
         return self._send(
-            "state", encode_ota_state(self._version, self._slot, state.state, told["offset"], reason)
+            "state", encode_ota_state(self._version, self._slot, state.state, told["offset"], reason, ref)
         )
 
     def _settle(self):
@@ -226,18 +246,20 @@ class OtaAgent:
         self._offer = None
         if frame is None or self.record.state.state in (states.ARMED, states.TRIAL, states.ROLLED_BACK):
             return None  # first things first: the server offers it again
+        digest = NO_HASH
         try:
-            return await self._judge(parse_offer(frame))
+            offer = parse_offer(frame)
+            digest = hashlib.sha256(offer.manifest).digest()
+            return await self._judge(offer, digest)
         except OtaError as refusal:
-            self._tell(refusal.reason)
+            self._tell(refusal.reason, digest)
         except WireError:
-            self._tell(states.BAD_SIGNATURE)
+            self._tell(states.BAD_SIGNATURE, digest)
         self.bad += 1
         return None
 
-    async def _judge(self, offer):
+    async def _judge(self, offer, digest):
         # -> as _take_offer. Raises OtaError, WireError.
-        digest = hashlib.sha256(offer.manifest).digest()
         state = self.record.state
         under_way = state.state != states.CONFIRMED and digest == state.other_hash
         if under_way and (self._staging is not None or self._stored_manifest(state) is not None):
@@ -410,7 +432,8 @@ class OtaAgent:
     def _check(self, manifest):
         # Whether a signed manifest may be installed here. Raises OtaError.
         board = self._board
-        install.check_manifest(manifest, board.hardware, self._site, board.image_version)
+        image = board.image_version, board.image_digest
+        install.check_manifest(manifest, board.hardware, self._site, *image)
 
     def _new_staging(self, slot, manifest):
         return install.Staging(self._board.root, slot, manifest)
@@ -425,7 +448,7 @@ class OtaAgent:
     def _whole_steps(self, slot, digest):
         # Generator; its value says whether a slot holds exactly what digest names.
         board = self._board
-        return install.check_slot_steps(board.root, slot, digest, board.image_version)
+        return install.check_slot_steps(board.root, slot, digest, board.image_version, board.image_digest)
 
     def _arm(self):
         self._store(states.armed(self.record.state))

@@ -14,7 +14,7 @@ from ..compat import const
 from ..wire.cose import sign1_parse
 from ..wire.errors import WireError
 from ..wire.frames import parse_manifest
-from . import states
+from . import fits, states
 from .states import SLOT_NAMES, OtaError
 
 MAX_BUNDLE_BYTES = const(524288)
@@ -46,12 +46,15 @@ def app_path(root, slot):
 # ---------------------------------------------------------------- rules
 
 
-def check_manifest(manifest, hardware, site, image_version):
-    # Whether a signed manifest may be installed on this terminal. Raises OtaError WRONG_TARGET, BAD_MANIFEST.
+def check_manifest(manifest, hardware, site, image_version, image_digest):
+    # Whether a signed manifest may be installed on this terminal. Raises OtaError WRONG_TARGET, WRONG_IMAGE,
+    # BAD_MANIFEST.
     if manifest.hardware != hardware or manifest.group not in ("", site):
         raise OtaError(states.WRONG_TARGET)
     if not manifest.firmware_min <= image_version <= manifest.firmware_max:
         raise OtaError(states.WRONG_TARGET)
+    if not fits.over_image(manifest, image_digest):
+        raise OtaError(states.WRONG_IMAGE)
     chunks = -(-manifest.size // manifest.chunk_size)
     if not 0 < manifest.size <= MAX_BUNDLE_BYTES or chunks > MAX_CHUNKS:
         raise OtaError(states.BAD_MANIFEST)
@@ -84,12 +87,14 @@ def is_allowed_path(path):
 # ---------------------------------------------------------------- judging a slot
 
 
-def check_slot_steps(root, slot, digest, image_version):
+def check_slot_steps(root, slot, digest, image_version, image_digest):
     # Generator; its value says whether the slot holds exactly the bundle named by digest and that bundle
     # runs on this image. Yields every few KiB; never raises for bad contents.
     try:
         manifest = load_manifest(root, slot, digest)
         if manifest is None or not manifest.firmware_min <= image_version <= manifest.firmware_max:
+            return False
+        if not fits.over_image(manifest, image_digest):
             return False
         wanted = {}
         for path, size, file_hash in manifest.files:
@@ -329,11 +334,16 @@ class Staging:
 
     def finish(self):
         # The bundle is complete: make what is left (empty files at the end), drop the hash list.
+        # Raises OtaError WRONG_CODE for a compiled module that would not load here.
         self.close()
         for path, size, _ in self.manifest.files:
             if not size:
                 self._open(path, 0)
                 self.close()
+            if path.endswith(".mpy"):
+                with open(self._path + "/app/" + path, "rb") as file:
+                    if not fits.is_loadable(file.read(fits.HEAD_BYTES)):
+                        raise OtaError(states.WRONG_CODE)
         try:
             os.remove(self._path + "/chunks")
         except OSError as error:

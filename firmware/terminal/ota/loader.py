@@ -7,13 +7,13 @@
 # Modules of a slot are loaded into RAM, those of the image run from flash. A bundle therefore carries the
 # modules that changed, and assets/modules.txt, signed like every other file: one line for each module of
 # the application, dependencies first, "slot NAME" or "image NAME"; a package whose __init__ imports its
-# modules stands for all of them. The firmware range names the image the others come from. A bundle without
-# that list is the whole package and goes to the front of sys.path.
+# modules stands for all of them. The firmware range and a digest (fits.py) name the image the others come
+# from. A bundle without that list is the whole package and goes to the front of sys.path.
 
 import sys
 
 from ..regions import CONTROL
-from . import install, states
+from . import fits, install, states
 from .record import ControlRecord
 from .states import FACTORY, SLOT_NAMES
 
@@ -25,12 +25,12 @@ MODULES = "/assets/modules.txt"
 _KEPT = ("terminal.trust",)
 
 
-def choose(board, image_version):
+def choose(board, image_version, image_digest):
     # Decide and store -> (slot, State). What is returned may run now.
     record = ControlRecord(board.region(CONTROL))
 
     def is_whole(slot, digest):
-        return _run(install.check_slot_steps(board.root, slot, digest, image_version))
+        return _run(install.check_slot_steps(board.root, slot, digest, image_version, image_digest))
 
     spent = board.reset_cause() != POWER_ON
     state, slot = states.boot(record.state, spent, is_whole)
@@ -51,8 +51,9 @@ def main(board):
     if not _image_may_run(board):
         board.reset()
         return
-    slot, state = choose(board, VERSION)
     board.image_version = VERSION
+    board.image_digest = fits.own_digest()
+    slot, state = choose(board, VERSION, board.image_digest)
     board.on_trial = state.state == states.TRIAL
     board.update_pending = state.state != states.CONFIRMED or state.reason != states.NONE
     if state.reason:
@@ -87,16 +88,26 @@ def _is_tried(board):
 
 def _launch(board, path, name):
     # The factory application is the image's, as what the loader itself imported: no second copy of it in RAM.
+    image = _image_path()
     if path:
         _forget_application()
     modules = _module_list(path)
-    first = [path, ".frozen"] if path and not modules else [".frozen"]
+    first = [path, image] if path and not modules else [image]
     sys.path[:] = first + [entry for entry in sys.path if entry not in first]
     if modules:
-        _overlay(path, modules)
+        _overlay(path, image, modules)
     from terminal.app import main as run_application
 
     run_application(board, name)
+
+
+def _image_path():
+    # -> where the image's own modules come from: ".frozen", or on chips that keep them in files the root
+    # directory, which is "" in sys.path.
+    where = sys.modules["terminal"].__path__
+    if not isinstance(where, str):  # CPython has a list there
+        where = where[0]
+    return where[: -len("terminal")].rstrip("/")
 
 
 def _module_list(path):
@@ -110,17 +121,17 @@ def _module_list(path):
         return None
 
 
-def _overlay(path, modules):
+def _overlay(path, image, modules):
     # Import every module from where the list says. All it needs is imported before it, so no import on the
     # way looks for a file, and the place a package points to matters for one module at a time.
     for place, name in modules:
         parent = name.rpartition(".")[0]
         if parent:
-            _point(parent, path if place == "slot" else ".frozen")
+            _point(parent, path if place == "slot" else image)
         __import__(name)
     for place, name in modules:
         if hasattr(sys.modules[name], "__path__"):
-            _point(name, path if place == "slot" else ".frozen")
+            _point(name, path if place == "slot" else image)
 
 
 def _point(package, base):

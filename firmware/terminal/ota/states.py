@@ -42,13 +42,15 @@ BAD_MANIFEST = const(14)  # signed, but its paths or sizes are not allowed
 ALREADY_THERE = const(15)
 STALE_OFFER = const(16)  # the server does not name it when asked: old, or another terminal's
 OLD_KEY = const(17)  # its release key is older than one known here, or newer without a rotation
-# Firmware images only (image_states.py):
+# Firmware images only (image_states.py), up to NOT_NOW:
 FELL_BACK = const(18)  # the new image did not confirm in its one start, the bootloader went back
 IMAGE_REFUSED = const(19)  # the chip does not start it: no image, another chip's, or it did not pass
 IMAGE_UNKNOWN = const(20)  # what runs is not the image that is on record (flashed by cable)
 IMAGE_LOST = const(21)  # the image on record is damaged, the bootloader took the other one
 NOT_SELECTED = const(22)  # the bootloader's choice could not be stored, or did not read back
 NOT_NOW = const(23)  # the application's own update comes first
+WRONG_IMAGE = const(24)  # a bundle made over another image of the same number, or over none it names
+WRONG_CODE = const(25)  # a compiled module for another processor, or another MicroPython
 REASONS = (
     "none",
     "tries-spent",
@@ -74,6 +76,8 @@ REASONS = (
     "image-lost",
     "not-selected",
     "not-now",
+    "wrong-image",
+    "wrong-code",
 )
 
 MAX_TRIES = const(3)
@@ -222,11 +226,15 @@ def armed(state):
 
 
 def cancelled(state, reason=CANCELLED):
-    # Give the update up; what ran before it goes on running. A bundle on trial is quarantined.
+    # Give the update up; what ran before it goes on running. A bundle on trial is quarantined, and one of
+    # WRONG_CODE.
     if state.state == TRIAL:
         return rolled_back(state, reason)
     if state.state == CONFIRMED or state.state == ROLLED_BACK:
         return state
+    if reason == WRONG_CODE:  # it can never run here: fetched once, and not again
+        newest = (state.other_hash[:PREFIX_BYTES],)
+        state = state.but(quarantine=newest + tuple(state.quarantine)[:3])
     return _move(
         state, _CANCEL, other_hash=NO_HASH, other_version=0, other_floor=0, tries=0, starts=0, reason=reason
     )

@@ -288,12 +288,14 @@ def encode_ota_get(ref, what, first, count):
     return enc_array_head(4) + enc_bstr(ref) + enc_uint(what) + enc_uint(first) + enc_uint(count)
 
 
-def encode_ota_state(running, slot, state, offset, reason):
-    return (
-        enc_array_head(5)
+def encode_ota_state(running, slot, state, offset, reason, ref=None):
+    # ref: the beginning of the name of the bundle this is about, b"" for none; None leaves it unsaid.
+    frame = (
+        enc_array_head(5 if ref is None else 6)
         + enc_uint(running)
         + enc_uint(slot)
         + enc_uint(state)
         + enc_uint(offset)
         + enc_uint(reason)
     )
+    return frame if ref is None else frame + enc_bstr(ref)

@@ -147,7 +147,7 @@ def good() -> Bundle:
 
 def boot(board: HostBoard, cause: int = 2) -> tuple[int, Any]:
     board.reset_cause = lambda: cause  # type: ignore[method-assign]
-    return loader.choose(board, IMAGE)
+    return loader.choose(board, IMAGE, None)
 
 
 def installed(board: HostBoard, slot: str) -> dict[str, bytes]:
@@ -206,7 +206,7 @@ def test_a_rollback_is_reported_before_it_is_settled(board: HostBoard, good: Bun
     assert terminal.agent.record.state.state == states.ROLLED_BACK
     terminal = Terminal(board, good)
     terminal.runs_until_reason(states.TRIES_SPENT)
-    assert terminal.told[0] == [IMAGE, 2, states.ROLLED_BACK, 0, states.TRIES_SPENT]
+    assert terminal.told[0] == [IMAGE, 2, states.ROLLED_BACK, 0, states.TRIES_SPENT, good.digest[:6]]
     assert terminal.agent.record.state.state == states.CONFIRMED
 
 
@@ -346,7 +346,7 @@ def test_changed_missing_and_extra_files_make_a_slot_unbootable(board: HostBoard
     base = Path(board.root) / "slot" / "a" / "app"
 
     def whole() -> bool:
-        steps = install.check_slot_steps(board.root, 0, good.digest, IMAGE)
+        steps = install.check_slot_steps(board.root, 0, good.digest, IMAGE, None)
         return loader._run(steps)
 
     assert whole()

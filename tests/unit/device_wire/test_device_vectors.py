@@ -201,7 +201,10 @@ def test_plain_frames_of_the_terminal_are_made_byte_for_byte(frames: dict[str, A
         "presence-offline": wire.encode_presence(*_read(frames["presence-offline"])),
         "ota-get-chunks": wire.encode_ota_get(*_read(frames["ota-get-chunks"])),
         "ota-get-hashes": wire.encode_ota_get(*_read(frames["ota-get-hashes"])),
-        "ota-state": wire.encode_ota_state(*_read(frames["ota-state"])),
+        **{
+            name: wire.encode_ota_state(*_read(frames[name]))
+            for name in ("ota-state", "ota-state-named", "ota-state-none")
+        },
     }
     for name, frame in made.items():
         assert frame.hex() == frames[name]["hex"]

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from database_kit import KINDS, transaction, url_for
+from database_kit import transaction
 
 from server.config import ConfigError
 from server.devices.records import DeviceState
 from server.releases.publishing import share_of
 from server.releases.rollout import Outcome, Rollout, RolloutState, outcome_of, place
-from server.storage import admin, release_reads, releases
+from server.storage import release_reads, releases
 from server.storage.database import Database, open_database
 from server.storage.releases import NewRelease, ReleaseError
 from server.storage.update_reports import KEPT_STEPS, Offered, Report, StoreReports
@@ -30,13 +29,6 @@ CONFIRMED, STAGING, TRIAL, ROLLED_BACK = 0, 1, 4, 5
 
 def said(state: int, running: int = OLD, reason: int = 0) -> OtaState:
     return OtaState(running, 0, state, 0, reason)
-
-
-@pytest.fixture(params=KINDS)
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    with closing(open_database(tmp_path, create=True, url=url_for(request.param))) as opened:
-        admin.ensure_site(opened, SITE)
-        yield opened
 
 
 def publish(database: Database, new: NewRelease = RELEASE, plan: Rollout = PLAN) -> bool:

@@ -215,7 +215,10 @@ def test_the_terminals_reports_are_understood() -> None:
     presence = bytes(terminal_frames.encode_presence(1, 0x0100, 7, 3))
     assert Presence.decode(presence) == Presence(True, 0x0100, 7, 3)
     state = bytes(terminal_frames.encode_ota_state(0x0100, 2, 1, 4096, 9))
-    assert OtaState.decode(state) == OtaState(0x0100, 2, 1, 4096, 9)
+    assert OtaState.decode(state) == OtaState(0x0100, 2, 1, 4096, 9, None)
+    for ref in (b"", b"six---", b"eight---"):
+        state = bytes(terminal_frames.encode_ota_state(0x0100, 2, 1, 4096, 9, ref))
+        assert OtaState.decode(state) == OtaState(0x0100, 2, 1, 4096, 9, ref)
 
 
 def test_the_terminal_refuses_an_older_beacon(pair: Pair) -> None:

@@ -17,9 +17,10 @@ from server.wire.errors import Refusal, RefusalCode
 from server.wire.frames import SERVER_SIGN, Certificate
 from server.wire.updates import Offer, OtaChunk, OtaGet
 
+MPY = b"M\x06\x00\x1f"  # how bytecode of MicroPython 1.23 to 1.29 begins
 FILES = {
-    "terminal/app.mpy": bytes(range(256)) * 150,
-    "terminal/ui.mpy": b"ui" * 300,
+    "terminal/app.mpy": MPY + bytes(range(256)) * 149 + bytes(252),
+    "terminal/ui.mpy": MPY + b"ui" * 298,
     "assets/version.txt": b"0.2.0\n",
 }
 TARGET = Target("qemu-rv32", version=0x0200, floor=0x0100)

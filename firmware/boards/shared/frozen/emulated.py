@@ -19,6 +19,7 @@ root = ""  # littlefs is mounted at /
 import_path = [".frozen"]  # all the terminal needs; a start would search the file system 280 times otherwise
 mounted = []  # the file system once it is there
 image_version = 0  # set by the loader: release number of this image
+image_digest = None  # set by the loader: what names this image, None if nobody built one
 on_trial = False  # set by the loader: the application has to prove itself
 update_pending = False  # set by the loader: an update is under way, or there is something to report
 _FAT_SIGNATURE = b"\x55\xaa"

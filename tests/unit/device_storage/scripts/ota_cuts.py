@@ -56,6 +56,7 @@ class Board:
     hardware = "qemu-rv32"
     root = "/t"
     image_version = IMAGE
+    image_digest = None
     on_trial = False
 
     def __init__(self, nor):
@@ -93,11 +94,11 @@ def life(nor, bundle):
     # -> (slot, True if the bundle is confirmed and running)
     board = Board(nor)
     try:
-        slot, state = loader.choose(board, IMAGE)
+        slot, state = loader.choose(board, IMAGE, None)
         if slot != states.FACTORY:
             on_trial = state.state == states.TRIAL
             digest = state.other_hash if on_trial else state.hash
-            assert run_now(install.check_slot_steps(board.root, slot, digest, IMAGE)), (
+            assert run_now(install.check_slot_steps(board.root, slot, digest, IMAGE, None)), (
                 "a mixed slot was chosen"
             )
         version = state.other_version if state.state == states.TRIAL else state.version
