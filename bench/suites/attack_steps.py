@@ -13,6 +13,7 @@ from bench.suites.forging import ClaimingSigner, fixture_signer
 from bench.suites.house_steps import rows
 from bench.suites.ota_steps import HARDWARE, IMAGE, Update, make, target
 from server.releases.bundle import Bundle, build_bundle, certify
+from server.releases.images import IMAGE_FILE
 from server.releases.serving import ServedBundle
 from server.wire.cbor import decode
 from server.wire.cose import parse_mac0
@@ -59,6 +60,14 @@ def renamed(update: Update, path: str) -> bytes:
     *others, last = update.bundle.manifest.files
     manifest = replace(update.bundle.manifest, files=(*others, BundleFile(path, last.size, last.hash)))
     return Offer(manifest.seal(fixture_signer("release")), update.bundle.offer.certificate).encode()
+
+
+def unnamed(update: Update) -> bytes:
+    """The offer without the file that names the image the bundle was made over, signed all the same."""
+    manifest = update.bundle.manifest
+    files = tuple(file for file in manifest.files if file.path != IMAGE_FILE)
+    lighter = replace(manifest, files=files, size=sum(file.size for file in files))
+    return Offer(lighter.seal(fixture_signer("release")), update.bundle.offer.certificate).encode()
 
 
 def borrowing(lender: Bundle, *whats: int) -> Callable[[bytes], bytes]:

@@ -30,6 +30,7 @@ from bench.suites.attack_steps import (
     rotation,
     signed_in,
     tell,
+    unnamed,
     without_key,
 )
 from bench.suites.forging import ClaimingSigner, fixture_signer
@@ -53,6 +54,7 @@ from bench.suites.ota_steps import (
 from bench.suites.registry import Suite
 from bench.suites.steps import good_order_works
 from bench.terminal import COMMITTED
+from server.releases.images import IMAGE_FILE, image_file
 from server.wire.updates import WHAT_CHUNKS, WHAT_HASHES, OtaChunk
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -158,12 +160,17 @@ def bundle_for_other_hardware_is_refused(rig: Rig) -> None:
 
 @SUITE.case("bundle_over_another_image_is_refused", threat="wrong precursor")
 def bundle_over_another_image_is_refused(rig: Rig) -> None:
-    """A genuine bundle made over a later or an earlier firmware image than this one changes nothing."""
+    """A genuine bundle over another image, by number or by digest alone, or over none, changes nothing."""
     as_delivered(rig)
     update = make(rig, 1)
     for image in (IMAGE + 1, IMAGE - 1):
         wanted = target(HARDWARE[rig.board.kind], update.version, image=image)
         refuses(rig, releases.bundle(wanted, update.content).offer.encode(), "wrong-target")
+    another = rig.random.randbytes(32)
+    over = make(rig, 1, assets={IMAGE_FILE.removeprefix("assets/"): image_file(another)})
+    refuses(rig, over.bundle.offer.encode(), "wrong-image")
+    refuses(rig, unnamed(update), "wrong-image")
+    good_order_works(rig)
 
 
 # ---------------------------------------------------------------- which bytes, and how many?
