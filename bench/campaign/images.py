@@ -1,148 +1,152 @@
 """The power-cut campaign for firmware images: `tableside bench campaign --layer image`.
 
-firmware/boards/process/image_cuts.py plays it, on MicroPython, against the model of a chip's bootloader in
-firmware/boards/process/partitions.py; this module makes the images and shares the states among
-processes. What the oracles are is said there.
+The order of tasks is fixed and results are taken in that order: with any number of workers the first n tasks
+give the same states and the same verdicts, and a budget or Ctrl-C only decides how far it goes.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import tempfile
+import resource
+import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
 
-from bench import children, images
-from bench.campaign.signer import fixture
-from bench.errors import BenchError
+from bench.campaign import image_plan
+from bench.campaign.image_player import (
+    CHIP_ID,
+    FIRMWARE,
+    UPDATES,
+    Goldens,
+    ImagePlayer,
+    Releases,
+    Verdict,
+)
+from bench.campaign.plan import Task
+from bench.campaign.run import Batch, Played, Tally
 from bench.esp32 import appimage
-from bench.paths import ROOT
-from server.releases.bundle import Target, build_bundle, certify
-from server.releases.rules import IMAGE_PATH
 
-SCHEMA = "tableside.campaign.image/1"
-FIRMWARE = ROOT / "firmware"
-PLAYER = "boards/process/image_cuts.py"
-CHIP_ID = 5  # an ESP32-C3
-HARDWARE = "esp32c3-image"
-SECTOR_BYTES = 4096
-UPDATES = ("new", "first", "bad")
+BOARD = "esp32c3-model"
 _SEGMENT_BYTES = 18_000
-_RELEASES = ("cable", "old", "new", "bad")
-_HEAP = "heapsize=128m"
-_SPARE_BYTES = 2 * SECTOR_BYTES
+_AHEAD = 4  # tasks given out for each worker, so that none waits
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How much to play: every `stride`-th step, `second` second cuts in every eighth recovery."""
+@dataclass
+class Crew:
+    """Workers: each plays on a chip of its own. A context manager; leaving it ends them at once."""
 
-    stride: int = 1
-    first: int = 0
-    second: int = 4
-    stop_at: int = 10
-    updates: Sequence[str] = UPDATES
-    special: bool = True
-    rollback: bool = True
-    budget_s: float | None = None
+    players: Sequence[ImagePlayer]
+    stopping: threading.Event = field(default_factory=threading.Event)
 
+    def __post_init__(self) -> None:
+        self._goldens: Goldens = {}
+        self._free: SimpleQueue[ImagePlayer] = SimpleQueue()
+        for player in self.players:
+            self._free.put(player)
 
-def write_images(image: appimage.AppImage, folder: Path) -> int:
-    """Write four builds of an image as signed releases -> bytes an app partition needs for them.
+    def __enter__(self) -> Crew:
+        return self
 
-    Raises: Refusal for an image no server would sign.
-    """
-    key = fixture("release")
-    certificate = certify(fixture("root"), key.spki)
-    size = 0
-    for number, name in enumerate(_RELEASES):
-        data = appimage.variant(image, number).encode()
-        target = Target(HARDWARE, number + 1, floor=1)
-        made = build_bundle({IMAGE_PATH: data}, target, key, certificate, SECTOR_BYTES)
-        (folder / f"{name}.offer").write_bytes(made.offer.encode())
-        (folder / f"{name}.bin").write_bytes(data)
-        size = max(size, len(data))
-    return -(-size // SECTOR_BYTES) * SECTOR_BYTES + _SPARE_BYTES
+    def __exit__(self, *trouble: object) -> None:
+        self.stopping.set()
+        for player in self.players:
+            player.close()
 
+    def goldens(self) -> Goldens:
+        """The steps of every undisturbed update. Raises: BenchError(CHIP_GONE)."""
+        if not self._goldens:
+            self._goldens = self.players[0].goldens()
+        return self._goldens
 
-def start(folder: Path, apps_bytes: int, plan: Plan, firmware: Path = FIRMWARE) -> subprocess.Popen[bytes]:
-    """Begin to play a plan on the images in `folder`; `finish` has the result."""
-    job: dict[str, Any] = {name: str(folder / name) for name in _RELEASES}
-    job |= {
-        "apps_bytes": apps_bytes,
-        "chip_id": CHIP_ID,
-        "rollback": plan.rollback,
-        "updates": list(plan.updates),
-        "special": plan.special,
-        "budget_s": plan.budget_s,
-        "plan": {name: getattr(plan, name) for name in ("stride", "first", "second", "stop_at")},
-    }
-    file = folder / f"job-{plan.first}-{plan.stride}-{plan.rollback}.json"
-    file.write_text(json.dumps(job))
-    command = [str(_interpreter()), "-X", _HEAP, str(firmware / PLAYER), str(firmware), str(file)]
-    return children.spawn(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    def play(self, task: Task, seed: int, deadline: float | None) -> Batch:
+        """One task on the next chip that is free. Raises: BenchError(BAD_LINE, CHIP_GONE)."""
+        player = self._free.get()
+        try:
+            first = player.play(task.line, sizes=task.seconds > 0)
+            found = [_played(first, False)]
+            if first.failures:
+                return Batch(found, 0.0, whole=True)
+            for line in image_plan.second_cuts(first, seed, task.seconds):
+                if self.stopping.is_set() or (deadline is not None and time.monotonic() >= deadline):
+                    return Batch(found, 0.0, whole=False)
+                found.append(_played(player.play(line), True))
+            return Batch(found, 0.0, whole=True)
+        finally:
+            self._free.put(player)
 
 
-def finish(child: subprocess.Popen[bytes]) -> dict[str, Any]:
-    """Wait for a player -> its result. Raises: BenchError(NO_RESULT) with what it said last."""
-    said = child.communicate()[0].decode(errors="replace")
-    lines = said.strip().splitlines() or ["nothing"]
-    if child.returncode == 0:
-        return dict(json.loads(lines[-1]))
-    raise BenchError("NO_RESULT", f"Not even the undisturbed update works: {lines[-1]}")
+def crew(
+    releases: Releases, workers: int, firmware: Path = FIRMWARE, updates: Sequence[str] = UPDATES
+) -> Crew:
+    """Start this many workers."""
+    return Crew([ImagePlayer(releases, firmware, updates) for _ in range(workers)])
 
 
 def campaign(
-    image: appimage.AppImage, budget_s: float | None, workers: int, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """Every state, on `workers` processes, as far as the budget goes -> the result as JSON values.
+    crew: Crew,
+    seed: int,
+    tasks: Sequence[Task],
+    budget_s: float | None = None,
+    progress: Callable[[Tally], None] | None = None,
+    stop_at: int | None = None,
+) -> Tally:
+    """Play tasks in order until they or the budget end, `stop_at` lines failed, or Ctrl-C; the sum of it.
 
-    Raises: BenchError.
+    Raises: BenchError(CHIP_GONE).
     """
-    began = time.monotonic()
-    result: dict[str, Any] = {"schema": SCHEMA, "failed": [], "complete": True}
-    with tempfile.TemporaryDirectory(prefix="tableside-image-") as name:
-        apps_bytes = write_images(image, Path(name))
-        share_s = None if budget_s is None else budget_s / 2
-        for rollback in (True, False):
-            players = [
-                start(Path(name), apps_bytes, Plan(workers, n, rollback=rollback, budget_s=share_s))
-                for n in range(workers)
-            ]
-            try:
-                for part in [finish(player) for player in players]:
-                    _add(result, part)
-            finally:
-                for player in players:
-                    children.kill(player)
-            kind = "with" if rollback else "without"
-            say(f"bootloader {kind} rollback: {result['states']} states, {len(result['failed'])} failures")
-    seconds = time.monotonic() - began
-    result |= {
-        "failures": len(result["failed"]),
-        "seconds": round(seconds, 1),
-        "states_per_s": round(result["states"] / seconds, 1),
-    }
-    return result
-
-
-def _add(result: dict[str, Any], part: dict[str, Any]) -> None:
-    result["failed"] += part["failed"]
-    result["complete"] = result["complete"] and part["complete"]
-    result["golden"] = part["golden"]
-    for key in ("states", "cuts", "torn", "second_cuts", "starts"):
-        result[key] = result.get(key, 0) + part[key]
-
-
-def _interpreter() -> Path:
+    tally = Tally(seed, BOARD, {name: len(steps) for name, steps in crew.goldens().items()})
+    start, before_s = time.monotonic(), _children_s()
     try:
-        return images.build("process").path
-    except images.ImageError as error:
-        raise BenchError(error.code.upper().replace("-", "_"), str(error)) from error
+        for batch in _in_order(crew, seed, tasks, None if budget_s is None else start + budget_s):
+            for played in batch.lines:
+                tally.add(played)
+            tally.seconds = time.monotonic() - start
+            tally.counts["tasks"] += batch.whole
+            if progress is not None:
+                progress(tally)
+            if stop_at is not None and len(tally.failed) >= stop_at:
+                break
+    except KeyboardInterrupt:
+        tally.counts["interrupted"] = 1
+    crew.__exit__()
+    tally.cpu_s = _children_s() - before_s
+    tally.is_complete = tally.counts["tasks"] == len(tasks)
+    return tally
+
+
+def _in_order(crew: Crew, seed: int, tasks: Sequence[Task], deadline: float | None) -> Iterator[Batch]:
+    pool = ThreadPoolExecutor(len(crew.players))
+    waiting: deque[Future[Batch]] = deque()
+    todo = iter(tasks)
+    try:
+        while True:
+            while len(waiting) < len(crew.players) * _AHEAD:
+                task = None if deadline is not None and time.monotonic() >= deadline else next(todo, None)
+                if task is None:
+                    break
+                waiting.append(pool.submit(crew.play, task, seed, deadline))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+    finally:
+        crew.stopping.set()  # whoever interrupts a campaign does not wait for its longest tasks
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _played(verdict: Verdict, is_second: bool) -> Played:
+    """The same flash under another bootloader, or with another release on offer, is another state."""
+    named = sha256(f"{verdict.line.golden} {verdict.hash:032x}".encode()).digest()
+    return Played(verdict.line, int.from_bytes(named), verdict.failures, verdict.starts, is_second)
+
+
+def _children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def small_image() -> appimage.AppImage:

@@ -21,6 +21,7 @@ from bench.errors import BenchError
 
 CUT, LOSE, ROT, LINK, TWICE = "cut", "lose", "rot", "link", "twice"
 CONTENT, UNPLUG, HANG, BROWNOUT = "content", "unplug", "hang", "brownout"
+CHIP = "chip"  # firmware images only (image_plan.py)
 _NUMBERED = (CUT, LOSE, ROT, LINK, TWICE, UNPLUG, HANG, BROWNOUT)
 FLASH_FAULTS = (CUT, LOSE, ROT)
 WHOLE = -1
@@ -95,6 +96,6 @@ def _fault(word: str) -> Fault:
     keep, seed = numbers.get("keep", WHOLE), numbers.get("seed", 0)
     if kind in _NUMBERED:
         return Fault(kind, int(value), keep, seed, after)
-    if kind == CONTENT:
+    if kind in (CONTENT, CHIP):
         return Fault(kind, 0, keep, seed, after, value)
     raise ValueError(word)

@@ -119,7 +119,7 @@ class Tally:
         """What else is known."""
         states = self.counts["states"]
         return {
-            **{name: self.counts[name] for name in ("plug_pulls", "out_of_order")},
+            **{name: self.counts[name] for name in ("plug_pulls", "out_of_order", "chip_faults")},
             "boots": self.counts["lives"],
             "seconds": round(self.seconds, 1),
             "cpu_ms_per_state": round(1000 * self.cpu_s / states, 1) if states else 0.0,
@@ -144,6 +144,7 @@ _COUNTED = {
     lines.LINK: "link_cuts",
     lines.TWICE: "link_cuts",
     lines.CONTENT: "content_faults",
+    lines.CHIP: "chip_faults",
     lines.UNPLUG: "plug_pulls",
     lines.HANG: "plug_pulls",
     lines.BROWNOUT: "plug_pulls",

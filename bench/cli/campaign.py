@@ -31,7 +31,17 @@ EXAMPLES = """examples:
   tableside bench campaign --board qemu --kills 200  power cuts on the emulated board
   tableside bench campaign --mutants --json mutants.json
   tableside bench campaign --layer image             firmware images instead of applications
+  tableside bench campaign --layer image --replay "new cut=137:keep=9 cut=12"
+  tableside bench campaign --layer image --export "first-norollback cut=40" chip.img
+  tableside bench campaign --layer image --mutants   bugs in the update of images, see each one caught
   tableside bench campaign --wear                    what one update costs in flash and on the wire
+lines: what is updated, and what happens to it in turn; `tableside bench campaign` prints those that failed.
+  application: new (a good release), bad (one that does not start)
+               cut=N[:keep=B][:seed=S]  lose=N:seed=S  rot=BIT  link=N[:after]  twice=N  content=NAME
+               unplug=N  hang=1  brownout=N          or: wire link=N[:after], wire kill=N[:after]
+  image:       new, bad, first (a chip flashed by cable takes its first image), each also with -norollback
+               (a bootloader built without it)
+               cut=N[:keep=B][:seed=S]  rot=BIT  chip=deaf-set-boot, deaf-mark-valid, weak-page or sick
 exit codes: 0 nothing failed (or every planted bug was caught), 1 something did, 2 usage, set-up or error"""
 SECONDS_PER_STATE = 10
 _FLASH_SHARE = 0.6  # of a budget; the rest is for faults over real MQTT
@@ -87,9 +97,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run_campaign(arguments: argparse.Namespace) -> int:
     """Do it; returns the exit code. Raises: BenchError."""
     if arguments.layer == "image":
-        result, is_well = campaign_image.run(arguments, sayer(arguments.json))
-        write_json(arguments.json, result)
-        return 0 if is_well else 1
+        return campaign_image.run(arguments)
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1, 1_000_000)
     if arguments.mutants:
         return _mutants(arguments, seed)

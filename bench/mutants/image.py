@@ -5,17 +5,19 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.campaign import images
+from bench.campaign import image_plan, images
+from bench.campaign.image_player import FIRMWARE, Releases
 from bench.errors import BenchError
-from bench.esp32 import appimage
 
 SCHEMA = "tableside.mutants/1"
-_PLAN = images.Plan(stride=40, second=1, stop_at=1, updates=("new",))  # a bug shows in many places
+_SECOND_CUTS = 2
+_LONGEST_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Bug:
 
     def source(self) -> str:
         """The changed file. Raises: BenchError(STALE_MUTANT) when the code it changes is no longer there."""
-        text = (images.FIRMWARE / "terminal" / self.file).read_text()
+        text = (FIRMWARE / "terminal" / self.file).read_text()
         if text.count(self.old) != 1:
             raise BenchError(
                 "STALE_MUTANT",
@@ -108,35 +110,59 @@ BUGS = (
 )
 
 
-def find(bug: Bug, folder: Path, apps_bytes: int) -> dict[str, Any]:
-    """Plant one bug and play the images in `folder` -> {"name", "caught", "by", "seconds"}.
-
-    Raises: BenchError(STALE_MUTANT).
-    """
-    began = time.monotonic()
+@contextmanager
+def planted(bug: Bug) -> Iterator[Path]:
+    """A copy of the firmware's folder with one bug in it. Raises: BenchError(STALE_MUTANT)."""
     with tempfile.TemporaryDirectory(prefix="tableside-mutant-") as name:
         firmware = Path(name, "firmware")
         for part in ("terminal", "boards"):
             leave = shutil.ignore_patterns("__pycache__", "*.c", "*.h")
-            shutil.copytree(images.FIRMWARE / part, firmware / part, ignore=leave)
+            shutil.copytree(FIRMWARE / part, firmware / part, ignore=leave)
         (firmware / "terminal" / bug.file).write_text(bug.source())
-        try:
-            failed = images.finish(images.start(folder, apps_bytes, _PLAN, firmware))["failed"]
-            by = f"{failed[0][0]}: {failed[0][1]}" if failed else ""
-        except BenchError as error:
-            by = error.text
+        yield firmware
+
+
+def find(bug: Bug, releases: Releases, seed: int = 1, workers: int = 1) -> dict[str, Any]:
+    """Plant one bug and look for it -> {"name", "caught", "by", "seconds"}.
+
+    Raises: BenchError(STALE_MUTANT).
+    """
+    began = time.monotonic()
+    with planted(bug) as firmware:
+        by = _failure(releases, firmware, seed, workers)
     seconds = round(time.monotonic() - began, 1)
     return {"name": bug.name, "caught": bool(by), "by": by[:160], "seconds": seconds}
 
 
-def hunt(image: appimage.AppImage, say: Callable[[str], None]) -> dict[str, Any]:
-    """Plant every bug of this layer -> the table as JSON values. Raises: BenchError."""
+def _failure(releases: Releases, firmware: Path, seed: int, workers: int) -> str:
+    """What gave the bug away, empty if nothing did within the time there is."""
+    try:
+        with images.crew(releases, workers, firmware) as crew:
+            tasks = image_plan.near(crew.goldens(), seed, _SECOND_CUTS)
+            tally = images.campaign(crew, seed, tasks, _LONGEST_S, stop_at=1)
+    except BenchError as error:
+        return f"not even the undisturbed update works: {error.text}"
+    if not tally.failed:
+        return ""
+    first = tally.failed[0]
+    return f"{first.failures[0].oracle} at {first.line}: {first.failures[0].text}"
+
+
+def hunt(
+    releases: Releases, seed: int, workers: int, budget_s: float | None, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Plant every bug of this layer, `budget_s` for all of them -> the table as JSON values.
+
+    A bug whose turn does not come counts as not caught. Raises: BenchError.
+    """
+    deadline = None if budget_s is None else time.monotonic() + budget_s
     rows = []
-    with tempfile.TemporaryDirectory(prefix="tableside-image-") as name:
-        apps_bytes = images.write_images(image, Path(name))
-        for bug in BUGS:
-            row = find(bug, Path(name), apps_bytes)
-            rows.append(row)
-            found = "caught  " if row["caught"] else "SURVIVED"
-            say(f"{found} {row['seconds']:6.1f} s  {row['name']:50}  {row['by']}")
-    return {"schema": SCHEMA, "mutants": rows}
+    for bug in BUGS:
+        if deadline is not None and time.monotonic() >= deadline:
+            row = {"name": bug.name, "caught": False, "by": "", "seconds": 0.0}
+        else:
+            row = find(bug, releases, seed, workers)
+        rows.append(row)
+        found = "caught  " if row["caught"] else "SURVIVED"
+        say(f"{found} {row['seconds']:6.1f} s  {row['name']:50}  {row['by']}")
+    return {"schema": SCHEMA, "seed": seed, "mutants": rows}

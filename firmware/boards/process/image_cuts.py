@@ -1,12 +1,18 @@
-# Runs on MicroPython: firmware updates of a modelled chip, interrupted at every flash step.
-# Arguments: the firmware's folder and a JSON file, the job (bench/campaign/images.py writes it). Prints one
-# line of JSON.
+# Runs on MicroPython: firmware updates of a modelled chip (image_chip.py), interrupted at any flash step.
 #
-# Real: record, states, agent, staging, littlefs2, start-up decision. Modelled: NOR flash, bootloader and
-# esp_ota_ops (partitions.py). Signatures are taken as good here, they have their own tests.
+# Arguments: the firmware's folder and a JSON file, the job (bench/campaign/image_player.py writes it). Then a
+# request per line on standard input, each answered by a line that begins with "@answer "; what else is
+# printed is the terminal's console.
 #
-# A golden update is run once with every flash step on record. From that, each state that a power cut can
-# leave is made, started, and followed until the terminal is content:
+#   {"do": "goldens"}                    -> {update: [[offset, size], ...] for every step of it}
+#   {"do": "play", "line", "sizes"}      -> {"hash", "failed": [[oracle, text]], "starts", "sizes" of the
+#                                           steps of the recovery, if asked for}
+#   {"do": "export", "line", "file"}     -> {"hash", "bytes"}
+#   any of them, for a line that fits no state of this campaign: {"refused": text}
+#
+# A golden update is run once with every flash step on record. A line (docs/firmware-images.md) names it and
+# what goes wrong: its steps happen up to a cut, a bit rots, or the chip does not do as it is told. The state
+# that leaves is started, and followed until the terminal is content:
 #   boots       the bootloader finds an image it starts, always
 #   truth       what the terminal tells is what runs: release and partition
 #   confirmed   an image that is on record as confirmed is one that the bootloader keeps starting
@@ -15,273 +21,93 @@
 #               reported and not taken again
 #   flash       no program step asks for a bit to be set; the image that runs is never written to
 
-import asyncio
-import hashlib
 import json
 import sys
-import time
 
 sys.path.insert(0, sys.argv[1])
 sys.path.insert(1, sys.argv[1] + "/boards/process")
 
-import vfs
-from boards.host.nor import Nor, PowerCut
-from partitions import UNDEFINED, VALID, Machine, NotBootable, partition_class
-from terminal.ota import image_boot, states
-from terminal.ota.image_agent import ImageAgent
-from terminal.ota.record import ControlRecord
-from terminal.wire.cbor import Reader, enc_array_head, enc_bstr, enc_uint
-from terminal.wire.cose import sign1_parse
-from terminal.wire.errors import WireError
-from terminal.wire.frames import parse_manifest, parse_offer
+import image_chip
+from image_chip import APPS_AT, CONTENT, CRASH, POWER_ON, RESET, RESTART, SECTOR, WATCHDOG, Broken
+from partitions import UNDEFINED, VALID
+from terminal.ota import states
 
-with open(sys.argv[2]) as file:
-    job = json.load(file)
-
-POWER_ON, RESET, WATCHDOG = 1, 2, 3
-SECTOR = 4096
-_REGIONS = {"control": 0x0000, "image": 0x2000}
-_OTADATA_AT, _VFS_AT, _APPS_AT = 0x4000, 0x6000, 0x20000
-_VFS_BYTES = _APPS_AT - _VFS_AT
-_LITTLEFS = {"readsize": 32, "progsize": 32, "lookahead": 32}
 _MAX_LIVES = 16
-_CONTENT, _RESTART, _CRASH = 0, 1, 2
+_CAUSES = {CONTENT: POWER_ON, RESTART: RESET, CRASH: WATCHDOG}  # of the start after a life that ended so
+_SAID = {POWER_ON: "power on", RESET: "reset", WATCHDOG: "watchdog"}
+_WEAK_SECTOR = 2  # of the image
+_NO_ROLLBACK = "-norollback"
+_WHOLE = -1
 
 
-class Broken(Exception):
-    # An oracle's verdict.
-    def __init__(self, oracle, text):
-        super().__init__(oracle + ": " + text)
-
-
-class Rebooted(BaseException):
+class BadLine(Exception):
     pass
 
 
-class Release:
-    def __init__(self, name):
-        with open(job[name] + ".offer", "rb") as file:
-            self.offer = file.read()
-        with open(job[name] + ".bin", "rb") as file:
-            self.data = file.read()
-        frame = parse_offer(self.offer).manifest
-        self.digest = hashlib.sha256(frame).digest()
-        self.manifest = parse_manifest(sign1_parse(frame)[1])
-        self.version = self.manifest.version
-        self.is_bad = name == "bad"
-        pieces = [self.data[at : at + SECTOR] for at in range(0, len(self.data), SECTOR)]
-        self._pieces = pieces
-        self._hashes = b"".join([hashlib.sha256(piece).digest() for piece in pieces])
-
-    def answers(self, request):
-        reader = Reader(request)
-        reader.array(4)
-        ref = bytes(reader.bstr(8))
-        what, first, count = reader.uint(), reader.uint(), reader.uint()
-        if what == 0:
-            return [_chunk(ref, 0, first, self._hashes[first * 1024 : first * 1024 + 1024])]
-        last = min(first + count, len(self._pieces))
-        return [_chunk(ref, 1, n, self._pieces[n]) for n in range(first, last)]
+# ---------------------------------------------------------------- a recovery and its verdict
 
 
-def _chunk(ref, what, index, data):
-    return enc_array_head(4) + enc_bstr(ref) + enc_uint(what) + enc_uint(index) + enc_bstr(data)
+class Case:
+    # What an update has to come to. rotten: a bit of an image has flipped, a reported rollback will do.
+    # weak: a page does not take what is programmed, which has to be noticed.
+    def __init__(self, offered, releases, rotten, weak):
+        self.offered = offered
+        self.releases = releases
+        self.rotten = rotten
+        self.weak = weak
+
+    def is_done(self, chip):
+        state = chip.record()
+        if state.state != states.CONFIRMED:
+            return False
+        if self.offered.is_bad or (self.rotten and state.is_quarantined(self.offered.digest)):
+            return state.is_quarantined(self.offered.digest)
+        return state.hash == self.offered.digest
+
+    def check_end(self, chip):
+        running = image_chip.release_of(chip, chip.machine.running, self.releases)
+        reasons = [told[4] for told in chip.told]
+        if self.offered.is_bad:
+            wanted = states.FELL_BACK if chip.machine.rollback else states.TRIES_SPENT
+            if running is self.offered or wanted not in reasons:
+                raise Broken("truth", "the fallback was not reported")
+        elif self.rotten and chip.record().is_quarantined(self.offered.digest):
+            if running is self.offered or not [reason for reason in reasons if reason]:
+                raise Broken("truth", "the rollback was not reported")
+        elif running is not self.offered:
+            raise Broken("confirmed", "another image runs than the confirmed one")
+        if self.weak and states.BAD_BYTES not in reasons:
+            raise Broken("truth", "an image that reads back otherwise was not noticed")
+
+    def check_refused(self, chip):
+        # The image that failed is offered once more.
+        before = len(chip.told)
+        _live(chip, self, POWER_ON)
+        if states.QUARANTINED not in [told[4] for told in chip.told[before:]]:
+            raise Broken("converges", "the image that failed is taken again")
 
 
-class Flash(Nor):
-    # log: steps as (offset, bytes afterwards) while it is a list.
-    log = None
-
-    def _step(self, offset, new):
-        if self.log is not None:
-            self.log.append((offset, bytes(new)))
-        super()._step(offset, new)
+def _live(chip, case, cause):
+    print("--- " + _SAID[cause])
+    chip.cause = cause
+    return image_chip.life(chip, case.offered, case.releases)
 
 
-class Idle:
-    # Stands where the agent waits for something new to do: tells that it does.
-    def __init__(self, told):
-        self._told = told
-        self.reached = False
-
-    def set(self):
-        pass
-
-    def clear(self):
-        pass
-
-    async def wait(self):
-        self.reached = True
-        self._told.set()
-        await asyncio.Event().wait()
-
-
-class Trusting(ImageAgent):
-    async def _open_manifest(self, offer):
-        return parse_manifest(sign1_parse(offer.manifest)[1])
-
-
-class Chip:
-    # A terminal with two images; what `board` is to the firmware.
-    hardware = "process"
-    root = "/t"
-    image_version = 0
-    is_sick = False  # the bad image gets as far as the application
-
-    def __init__(self, image=None):
-        size = job["apps_bytes"]
-        self.nor = Flash(_APPS_AT + 2 * size, image)
-        apps = []
-        for at in (_APPS_AT, _APPS_AT + size):
-            apps.append((self.nor.region(at, size), at, size))
-        otadata = self.nor.region(_OTADATA_AT, 2 * SECTOR)
-        self.machine = Machine(otadata, apps, job["chip_id"], job.get("rollback", True))
-        self.cause = POWER_ON
-        self.told = []
-
-    def region(self, name):
-        return self.nor.region(_REGIONS[name], 2 * SECTOR)
-
-    def images(self):
-        return partition_class(self.machine)
-
-    def reset_cause(self):
-        return self.cause
-
-    def stats(self):
-        return {}
-
-    def instret(self):
-        return 0
-
-    def record(self):
-        return ControlRecord(self.region("image")).state
-
-    def volume(self):
-        return self.nor.region(_VFS_AT, _VFS_BYTES)
-
-    def holds(self, number, data):
-        # -> whether a partition begins with these bytes.
-        at = self.machine.apps[number][1]
-        return memoryview(self.nor.data)[at : at + len(data)] == data
-
-    def flash_by_cable(self, release):
-        at = _APPS_AT
-        self.nor.data[at : at + len(release.data)] = release.data
-
-
-# ---------------------------------------------------------------- lives
-
-
-def release_of(chip, number, releases):
-    # -> the Release that a partition holds.
-    for release in releases:
-        if chip.holds(number, release.data):
-            return release
-    raise Broken("boots", "what runs is none of the images")
-
-
-def life(chip, offered, releases):
-    # One start -> how it ended.
-    machine = chip.machine
-    try:
-        machine.boot()
-    except NotBootable:
-        raise Broken("boots", "the bootloader finds no image") from None
-    vfs.mount(vfs.VfsLfs2(chip.volume(), **_LITTLEFS), "/t")
-    try:
-        running = release_of(chip, machine.running, releases)
-        # An image that does not start needs a bootloader with rollback; where there is none, the bad one
-        # starts and dies before it is confirmed.
-        if running.is_bad and machine.rollback and not chip.is_sick:
-            return _CRASH
-        if not image_boot.main(chip):
-            return _RESTART
-        if running.is_bad:
-            return _CRASH
-        asyncio.new_event_loop()  # forget the tasks of the life before
-        asyncio.run(session(chip, offered, running))
-        return _CONTENT
-    except Rebooted:
-        return _RESTART
-    finally:
-        vfs.umount("/t")
-
-
-async def session(chip, offered, running):
-    waiting = []
-    asked = asyncio.Event()
-
-    def send(kind, payload):
-        if kind == "get":
-            waiting.append(payload)
-            asked.set()
-        else:
-            hear(chip, payload, running)
-        return True
-
-    def reboot():
-        raise Rebooted()
-
-    agent = Trusting(chip, None, "demo", "factory", 0, send, lambda event: None, reboot)
-    agent.confirm()
-    idle = agent._wake = Idle(asked)
-    agent.on_offer(offered.offer)
-    failure = []
-
-    async def watched():
-        try:
-            await agent.run()
-        except Exception as error:  # noqa: BLE001 - raised again below
-            failure.append(error)
-            asked.set()
-
-    task = asyncio.create_task(watched())
-    while not idle.reached:
-        await asked.wait()
-        asked.clear()
-        if failure:
-            raise failure[0]
-        while waiting:
-            for frame in offered.answers(waiting.pop(0)):
-                agent.on_chunk(frame)
-                await asyncio.sleep(0)
-    task.cancel()
-
-
-def hear(chip, payload, running):
-    # What the terminal tells must be what runs.
-    reader = Reader(payload)
-    reader.array(5)
-    told = [reader.uint() for _ in range(5)]
-    chip.told.append(told)
-    if told[1] != 3 + chip.machine.running:
-        raise Broken("truth", f"tells of slot {told[1]}, ota_{chip.machine.running} runs")
-    if told[0] not in (running.version, 0 if running.by_cable else running.version):
-        raise Broken("truth", f"tells of release {told[0]}, {running.version} runs")
-
-
-def is_done(chip, offered):
-    # Whether an update reached its end.
-    state = chip.record()
-    if offered.is_bad:
-        return state.state == states.CONFIRMED and state.is_quarantined(offered.digest)
-    return state.state == states.CONFIRMED and state.hash == offered.digest
-
-
-def follow(chip, offered, releases, cause=POWER_ON):
-    # Start after start until the update is over -> number of starts.
+def follow(chip, case):
+    # Start after start until the update is over -> number of starts. Raises Broken.
     floor = chip.record().floor
+    cause = POWER_ON
     for n in range(_MAX_LIVES):
-        chip.cause = cause
-        end = life(chip, offered, releases)
+        end = _live(chip, case, cause)
         check_record(chip)
         if chip.record().floor < floor:
             raise Broken("floor", "it fell")
-        if end == _CONTENT and is_done(chip, offered):
-            check_end(chip, offered, releases)
+        if end == CONTENT and case.is_done(chip):
+            case.check_end(chip)
+            if case.offered.is_bad:
+                case.check_refused(chip)
             return n + 1
-        cause = (POWER_ON, RESET, WATCHDOG)[end]  # a content one is unplugged, and offered the same again
+        cause = _CAUSES[end]  # a content one is unplugged, and offered the same again
     raise Broken("converges", f"not over after {_MAX_LIVES} starts: {chip.record()}")
 
 
@@ -300,187 +126,208 @@ def check_record(chip):
         raise Broken("confirmed", "the bootloader will take the confirmed image back")
 
 
-def check_end(chip, offered, releases):
-    running = release_of(chip, chip.machine.running, releases)
-    if offered.is_bad:
-        reasons = [told[4] for told in chip.told]
-        wanted = states.FELL_BACK if chip.machine.rollback else states.TRIES_SPENT
-        if running is offered or wanted not in reasons:
-            raise Broken("truth", "the fallback was not reported")
-    elif running is not offered:
-        raise Broken("confirmed", "another image runs than the confirmed one")
-
-
-# ---------------------------------------------------------------- states
-
-
-def golden_run(base, offered, releases):
-    # -> the steps of an undisturbed update.
-    chip = Chip(base)
-    chip.nor.log = []
-    follow(chip, offered, releases)
-    return chip.nor.log
-
-
-def torn(flash, step, number, turn):
-    # Interrupt a step in a flash image; turn chooses how.
-    offset, new = step
-    nor = Nor(SECTOR)
-    nor.data = flash
-    keeps = (1, len(new) // 2, len(new) - 1, 0, 24)
-    nor._cut_keep = keeps[turn % len(keeps)]
-    nor._cut_seed = 77 + number if turn % len(keeps) == 3 else 0
-    nor._tear(offset, new)
-
-
-class Campaign:
-    def __init__(self, base, offered, releases):
-        self._base = base
-        self._offered = offered
-        self._releases = releases
-        self.steps = golden_run(base, offered, releases)
-        self.counts = {"states": 0, "cuts": 0, "torn": 0, "second_cuts": 0, "starts": 0}
-        self.failed = []
-
-    def play(self, flash, line, second):
-        # Start a flash image and follow it; then again with second cuts into the recovery.
-        self.counts["states"] += 1
-        chip = Chip(flash)
-        try:
-            self.counts["starts"] += follow(chip, self._offered, self._releases)
-            for at in range(1, second + 1):
-                self._second(flash, 1 + at * chip.nor.steps // (second + 1))
-        except Broken as broken:
-            self.failed.append([line, str(broken)])
-        except (OSError, WireError, ValueError) as error:
-            self.failed.append([line, "stopped: " + repr(error)])
-
-    def _second(self, flash, step):
-        chip = Chip(flash)
-        chip.nor.cut_at(step, 9 if step % 2 else -1)
-        try:
-            follow(chip, self._offered, self._releases)
-        except PowerCut:
-            self.counts["second_cuts"] += 1
-            self.counts["states"] += 1
-            check_record(Chip(chip.nor.data))
-            follow(Chip(chip.nor.data), self._offered, self._releases)
-
-    def run(self, name, plan, deadline):
-        # Every stride-th step from `first` on, and every step on records and otadata: a cut before it, and
-        # inside it -> whether all were played.
-        flash = bytearray(self._base)
-        stride = plan["stride"]
-        for number, (offset, new) in enumerate(self.steps):
-            if number % stride == plan["first"] or (offset < _VFS_AT and plan["first"] == 0):
-                if deadline and time.time() > deadline:
-                    return False
-                turn = self.counts["cuts"]
-                self.counts["cuts"] += 1
-                self.play(flash, f"{name} cut={number}", plan["second"] if turn % 8 == 0 else 0)
-                broken = bytearray(flash)
-                torn(broken, (offset, new), number, turn)
-                self.counts["torn"] += 1
-                self.play(broken, f"{name} cut={number}:torn={turn % 5}", 0)
-            flash[offset : offset + len(new)] = new
-            if len(self.failed) >= plan["stop_at"]:
-                return False
-        return True
-
-
 # ---------------------------------------------------------------- chips that do not do as they are told
 
 
-def deaf_chip(base, name):
-    # A chip on which one call of esp_ota_ops does nothing, once, and does not say so.
-    chip = Chip(base)
+def _deaf(chip, name):
+    # One call of esp_ota_ops does nothing, once, and does not say so.
     honest = getattr(chip.machine, name)
 
     def nothing(*arguments):
         setattr(chip.machine, name, honest)
 
     setattr(chip.machine, name, nothing)
-    return chip
 
 
-def special_cases(base, offered, bad, releases):
-    # -> {name: what failed} of what no power cut shows.
-    failed = {}
-    for name in ("mark_valid", "set_boot"):
-        try:
-            follow(deaf_chip(base, name), offered, releases)
-        except Broken as broken:
-            failed[name + " does nothing"] = str(broken)
+def _weak(chip):
+    # The first page of a sector of the image does not take what is programmed, once.
+    chip.nor.weak_at = chip.machine.apps[1 - chip.record().slot][1] + _WEAK_SECTOR * SECTOR
+
+
+def _sick(chip):
+    chip.is_sick = True
+
+
+_CHIPS = {
+    "deaf-mark-valid": lambda chip: _deaf(chip, "mark_valid"),
+    "deaf-set-boot": lambda chip: _deaf(chip, "set_boot"),
+    "weak-page": _weak,
+    "sick": _sick,
+}
+
+
+# ---------------------------------------------------------------- lines
+
+
+def _words(line):
+    # -> name of the update, [(kind, value, keep, seed)]. Raises BadLine.
+    name, *rest = line.split(" ")
+    found = []
+    for word in rest:
+        head, *more = word.split(":")
+        kind, _, value = head.partition("=")
+        numbers = {"keep": _WHOLE, "seed": 0}
+        for part in more:
+            key, _, number = part.partition("=")
+            numbers[key] = int(number)
+        if kind == "chip" and value in _CHIPS:
+            found.append((kind, value, _WHOLE, 0))
+        elif kind in ("cut", "rot"):
+            found.append((kind, int(value), numbers["keep"], numbers["seed"]))
+        else:
+            raise BadLine(f"{word} is nothing that happens to this chip")
+    return name, found
+
+
+class Update:
+    # One golden update: the flash it begins with, and its steps.
+    def __init__(self, job, base, offered, releases, rollback):
+        self._job = job
+        self._rollback = rollback
+        self.offered = offered
+        self.releases = releases
+        self.flash = image_chip.Flash(base)
+        self.flash.log = []
+        case = Case(offered, releases, False, False)
+        follow(self.chip(), case)
+        self.steps = self.flash.log
+        self._last = None  # (words, pages they leave, steps of the recovery) of the line played last
+
+    def chip(self):
+        return image_chip.Chip(self._job, self.flash, self._rollback)
+
+    def case(self, words):
+        rots = [bit // 8 for kind, bit, _, _ in words if kind == "rot"]
+        weak = ("chip", "weak-page", _WHOLE, 0) in words
+        return Case(self.offered, self.releases, any(at >= APPS_AT for at in rots), weak)
+
+    def prepare(self, words):
+        # Make the flash that a line describes. Raises BadLine.
+        if self._last is not None and words[:-1] == self._last[0] and words[-1][0] == "cut":
+            _, pages, steps = self._last
+            self.flash.load(pages)
+            self._cut(steps, words[-1])
+            return
+        self.flash.load({})
+        steps = self.steps
+        cuts = 0
+        for n, word in enumerate(words):
+            if word[0] == "rot":
+                if not 0 <= word[1] < 8 * len(self.flash.data):
+                    raise BadLine(f"there are {8 * len(self.flash.data)} bits")
+                self.flash.flip(word[1])
+            elif word[0] == "cut":
+                if cuts:
+                    steps = self._recovery(words[:n])
+                self._cut(steps, word)
+                cuts += 1
+
+    def _cut(self, steps, word):
+        _, number, keep, seed = word
+        is_torn = keep != _WHOLE or seed != 0
+        if not 0 <= number <= len(steps) - is_torn:
+            raise BadLine(f"cut={number} lies behind the {len(steps)} steps there are")
+        self.flash.apply(steps[:number])
+        if is_torn:
+            self.flash.tear(steps[number], max(0, keep), seed)
+
+    def _recovery(self, words):
+        # -> the steps of an undisturbed recovery from the flash as it is, which stays as it is.
+        pages = self.flash.pages()
+        self.play(words)
+        steps = self.flash.log
+        self.flash.load(pages)
+        return steps
+
+    def play(self, words):
+        # Start what was prepared and follow it -> number of starts. Raises Broken.
+        self.flash.log = []
+        chip = self.chip()
+        check_record(chip)
+        for kind, value, _, _ in words:
+            if kind == "chip":
+                _CHIPS[value](chip)
+        return follow(chip, self.case(words))
+
+    def remember(self, words, pages):
+        self._last = (words, pages, self.flash.log)
+
+
+def verdict(update, words):
+    # Make a state and play it -> its name, what failed, and the number of starts. Raises BadLine.
+    named, starts, failed = "", 0, []
     try:
-        chip = Chip(base)
-        follow(chip, bad, releases)
-        before = len(chip.told)
-        chip.cause = POWER_ON
-        life(chip, bad, releases)
-        if states.QUARANTINED not in [told[4] for told in chip.told[before:]]:
-            raise Broken("converges", "the image that failed is taken again")
+        update.prepare(words)
+        named = update.flash.name()
+        pages = update.flash.pages()
+        starts = update.play(words)
+        update.remember(words, pages)
     except Broken as broken:
-        failed["an image that does not start"] = str(broken)
-    try:
-        chip = Chip(base)
-        chip.is_sick = True
-        follow(chip, bad, releases)
-    except Broken as broken:
-        failed["an image that starts and does not confirm"] = str(broken)
-    try:
-        chip = weak_chip(base)
-        follow(chip, offered, releases)
-        if states.BAD_BYTES not in [told[4] for told in chip.told]:
-            raise Broken("truth", "an image that reads back otherwise was not noticed")
-    except Broken as broken:
-        failed["a page that does not take"] = str(broken)
-    return failed
+        failed.append([broken.oracle, broken.text])
+    except BadLine:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a terminal dies of, it is a verdict
+        failed.append(["stopped", repr(error)])
+    return {"hash": named, "starts": starts, "failed": failed}
 
 
-def weak_chip(base):
-    # A chip on which one page of the image's third sector does not take what is programmed, once.
-    chip = Chip(base)
-    nor = chip.nor
-    honest = nor.program
-    target = chip.machine.apps[1 - chip.record().slot][1] + 2 * SECTOR
+# ---------------------------------------------------------------- requests
 
-    def program(offset, buf):
-        if offset == target:
-            nor.program = honest
-            buf = b"\xff" * 256 + bytes(buf[256:])
-        honest(offset, buf)
 
-    nor.program = program
-    return chip
+class Campaign:
+    def __init__(self, job):
+        releases = [image_chip.Release(name, job[name]) for name in ("cable", "old", "new", "bad")]
+        self.updates = {}
+        for rollback in (True, False):
+            self._add(job, releases, rollback)
+
+    def _add(self, job, releases, rollback):
+        cable, old, new, bad = releases
+        chip = image_chip.Chip(job, image_chip.blank(job), rollback)
+        chip.make_volume()
+        chip.flash_by_cable(cable)
+        fresh = bytes(chip.nor.data)
+        follow(chip, Case(old, releases, False, False))
+        base = bytes(chip.nor.data)
+        for name, start, offered in (("new", base, new), ("first", fresh, old), ("bad", base, bad)):
+            name += "" if rollback else _NO_ROLLBACK
+            if name in job["updates"]:
+                self.updates[name] = Update(job, start, offered, releases, rollback)
+
+    def answer(self, request):
+        if request["do"] == "goldens":
+            return {
+                name: [[offset, len(new)] for offset, new in update.steps]
+                for name, update in self.updates.items()
+            }
+        name, words = _words(request["line"])
+        if name not in self.updates:
+            raise BadLine("there is no update " + name + ": " + ", ".join(sorted(self.updates)))
+        update = self.updates[name]
+        if request["do"] == "export":
+            update.prepare(words)
+            with open(request["file"], "wb") as file:
+                file.write(update.flash.data)
+            return {"hash": update.flash.name(), "bytes": len(update.flash.data)}
+        answer = verdict(update, words)
+        if request.get("sizes"):
+            answer["sizes"] = [len(new) for _, new in update.flash.log]
+        return answer
 
 
 def main():
-    cable, old, new, bad = [Release(name) for name in ("cable", "old", "new", "bad")]
-    for release in (cable, old, new, bad):
-        release.by_cable = release is cable
-    releases = (cable, old, new, bad)
-    chip = Chip()
-    vfs.VfsLfs2.mkfs(chip.volume(), **_LITTLEFS)
-    chip.flash_by_cable(cable)
-    fresh = bytes(chip.nor.data)
-    follow(chip, old, releases)
-    base = bytes(chip.nor.data)
-    deadline = time.time() + job["budget_s"] if job.get("budget_s") else None
-    plan = job["plan"]
-    result = {"failed": [], "complete": True, "golden": {}}
-    for name, start, offered in (("new", base, new), ("first", fresh, old), ("bad", base, bad)):
-        if name not in job["updates"]:
-            continue
-        campaign = Campaign(start, offered, releases)
-        result["golden"][name] = len(campaign.steps)
-        result["complete"] = campaign.run(name, plan, deadline) and result["complete"]
-        result["failed"] += campaign.failed
-        for key, count in campaign.counts.items():
-            result[key] = result.get(key, 0) + count
-    if job.get("special", True):
-        for name, text in special_cases(base, new, bad, releases).items():
-            result["failed"].append([name, text])
-    print(json.dumps(result))
+    with open(sys.argv[2]) as file:
+        job = json.load(file)
+    campaign = Campaign(job)
+    while True:
+        line = sys.stdin.readline()
+        if not line:
+            return
+        try:
+            answer = campaign.answer(json.loads(line))
+        except (BadLine, ValueError) as error:
+            answer = {"refused": str(error)}
+        print("@answer " + json.dumps(answer))
 
 
 main()
