@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import images
+from bench import frozen, images, releases
 
 
 def test_an_unchanged_source_is_not_built_again() -> None:
@@ -34,6 +34,32 @@ def test_the_image_is_named_by_its_inputs_and_the_root_key_is_one_of_them(tmp_pa
         check=True,
     )
     assert shown.stdout.strip() == b"b'another root key'"
+
+
+def test_an_image_knows_the_digest_that_its_bundles_name_whatever_root_key_it_trusts(tmp_path: Path) -> None:
+    key = tmp_path / "other.der"
+    key.write_bytes(b"another root key")
+    for image in (images.build("process"), images.build("process", root_key=key)):
+        shown = subprocess.run(
+            [image.path, "-c", "from terminal.trust import IMAGE; print(IMAGE.hex())"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert shown.stdout.strip() == releases.checkout_digest("process").hex()
+
+
+def test_the_digest_names_every_module_a_bundle_relies_on_and_no_other() -> None:
+    tree = frozen.tree()
+    for board in ("process", "qemu", "esp32"):
+        image = frozen.sources(tree, board)
+        digest = frozen.digest(image)
+        assert frozen.digest(dict(reversed(image.items()))) == digest
+        for name in ("terminal/app.py", "terminal/version.py", "board.py", "main.py"):
+            assert frozen.digest({**image, name: image[name] + b"\n"}) != digest, name
+            assert frozen.digest({path: body for path, body in image.items() if path != name}) != digest, name
+        for name in ("terminal/agent.py", "campaign.py", "terminal/trust.py"):
+            assert frozen.digest({**image, name: b"another"}) == digest, name
 
 
 def test_a_missing_compiler_names_the_set_up_script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
