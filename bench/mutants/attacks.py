@@ -82,7 +82,7 @@ MUTANTS = (
         "chunk expected next",
         "ota/install.py",
         "endless_data_fills_nothing",
-        ("        if index != self.next_chunk or self.is_complete():", "        if self.is_complete():"),
+        ("        return index == self.next_chunk and self", "        return self"),
     ),
     _without(
         "waiting without standing still",

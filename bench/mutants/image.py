@@ -92,8 +92,8 @@ BUGS = (
     Bug(
         "next chunk written where the last one was",
         "ota/image.py",
-        "        self._dev.writeblocks(index, bytes(data)",
-        "        self._dev.writeblocks(max(0, index - 1), bytes(data)",
+        "        self._dev.writeblocks(self.next_chunk, data)",
+        "        self._dev.writeblocks(max(0, self.next_chunk - 1), data)",
     ),
     Bug(
         "image that runs overwritten",

@@ -137,8 +137,8 @@ MUTANTS = (
         "files left over in the slot",
         "ota/install.py",
         "vfs",
-        ("        _remove_tree(self._path)\n        _make", "        _make"),
-        ('if sorted(_walk(base, "")) != sorted(wanted):', "if False:"),
+        ("        yield from _remove_steps(self._path)\n", ""),
+        ("        if sorted(present) != sorted(wanted):", "        if False:"),
     ),
     _change(
         "slot reused while it runs",

@@ -8,11 +8,16 @@
 #       latency [[below_us, count], ...] from the scheduled time
 #   listen {n, ms?}               counts down-link messages -> n; `timed` of them took elapsed_us, instret
 #   mark                          instret, idle_us, us: counters now
+#   turns {watch}                 true: begin to watch how long tasks wait for their turn; false: the longest
+#   taps {n, every_ms, lines?}    n orders as from the screen, each due at its time
+#       -> handed_us: from the moment each was due until its bytes were with the network; erases: of flash
+#       sectors, the most between that and an answer
 #   seal {lines, ...}             an op-frame that is neither journaled nor sent -> frame (hex), op
 #   publish {topic, hex, retain?} any bytes on any topic
 #   rekey {resume?}               a new handshake: a Hello, or a Resume if there is a key for one
 #   cut {n, keep?, seed?}         power fails inside the n-th flash step from now
 #   flash {region?}               flash counters, CRC-32 of a region
+#   flash_times {erase_us, program_us}   what a sector's erase and a page's program take from now on
 #   outbox_fill {n}               journals n orders without sending them
 #   sleep {ms}
 import asyncio
@@ -21,7 +26,7 @@ import gc
 import sys
 from array import array
 
-from terminal.compat import const, sleep_ms, ticks_diff, ticks_us
+from terminal.compat import const, sleep_ms, ticks_add, ticks_diff, ticks_us
 from terminal.console import Refused
 from terminal.wire.frames import COMMITTED, encode_order
 
@@ -38,21 +43,26 @@ _ORDERS = {
 }
 _TIMEOUT_MS = const(120000)
 _BUCKETS = const(256)
+_NOTABLE_US = const(50)
 
 
 class Agent:
     def __init__(self, app, console):
         self._app = app
+        self._rounds = None
         console.commands.update(
             {
                 "throughput": self._throughput,
                 "listen": self._listen,
                 "mark": self._mark,
+                "turns": self._turns,
+                "taps": self._taps,
                 "seal": self._seal,
                 "publish": self._publish,
                 "rekey": self._rekey,
                 "cut": self._cut,
                 "flash": self._flash,
+                "flash_times": self._flash_times,
                 "outbox_fill": self._outbox_fill,
                 "sleep": self._sleep,
             }
@@ -94,6 +104,53 @@ class Agent:
     def _mark(self, request):
         instret, idle_us, now_us = _counters(self._app.board)
         return {"instret": instret, "idle_us": idle_us, "us": now_us}
+
+    # What is ready runs within one round of all tasks: the longest one is what a tap can wait for its turn.
+    async def _turns(self, request):
+        if self._rounds is not None:
+            self._rounds.task.cancel()
+        if request["watch"]:
+            self._rounds = Rounds(self._app.board)
+            return None
+        rounds = self._rounds
+        if rounds is None:
+            raise Refused("NOT_WATCHED", "nobody watches the turns: begin with watch true")
+        self._rounds = None
+        return rounds.answer()
+
+    async def _taps(self, request):
+        app = self._app
+        lines = _ORDERS[request.get("lines", 1)]
+        every_us = request["every_ms"] * 1000
+        answered = asyncio.Event()
+        tell = app.sender.on_final
+
+        def on_final(*reply):
+            answered.set()
+            tell(*reply)
+
+        app.sender.on_final = on_final
+        try:
+            return await self._tap(request["n"], lines, every_us, answered)
+        finally:
+            app.sender.on_final = tell
+
+    async def _tap(self, count, lines, every_us, answered):
+        app = self._app
+        handed_us = []
+        most_erases = 0
+        for _ in range(count):
+            due_us = ticks_add(ticks_us(), every_us)
+            await sleep_ms(max(ticks_diff(due_us, ticks_us()) // 1000, 0))
+            app.submit(lines)
+            if app.client.protocol.pending_bytes():
+                raise Refused("NOT_SENT", "the network did not take the order at once")
+            handed_us.append(ticks_diff(ticks_us(), due_us))
+            before = app.board.stats()["erases"]
+            await asyncio.wait_for(answered.wait(), _TIMEOUT_MS / 1000)
+            answered.clear()
+            most_erases = max(most_erases, app.board.stats()["erases"] - before)
+        return {"handed_us": handed_us, "erases": most_erases}
 
     def _seal(self, request):
         app = self._app
@@ -145,6 +202,12 @@ class Agent:
             answer["crc"] = crc
         return answer
 
+    # Emulated flash is as fast as memory unless it is told otherwise.
+    def _flash_times(self, request):
+        import _board
+
+        _board.flash_times(request["erase_us"], request["program_us"])
+
     def _outbox_fill(self, request):
         app = self._app
         lines = _ORDERS[1]
@@ -157,6 +220,42 @@ class Agent:
 
     async def _sleep(self, request):
         await sleep_ms(request["ms"])
+
+
+# Measures rounds of the scheduler: between two turns of this task every other one had at most one. It is
+# always ready, so the processor never sleeps and on a board with exact time a round is instructions alone.
+class Rounds:
+    # board: .stats()
+    def __init__(self, board):
+        self._board = board
+        self._count = 0
+        self._longest_us = 0
+        self._erases = 0  # the most in one round
+        self._program_bytes = 0
+        self.task = asyncio.create_task(self._watch())
+
+    async def _watch(self):
+        stats = self._board.stats()
+        left_us = ticks_us()
+        while True:
+            await asyncio.sleep(0)
+            round_us = ticks_diff(ticks_us(), left_us)
+            self._count += 1
+            if round_us > _NOTABLE_US:  # whatever touches flash is
+                before = stats
+                stats = self._board.stats()
+                self._longest_us = max(self._longest_us, round_us)
+                self._erases = max(self._erases, stats["erases"] - before["erases"])
+                self._program_bytes = max(self._program_bytes, stats["bytes"] - before["bytes"])
+            left_us = ticks_us()
+
+    def answer(self):
+        return {
+            "turns": self._count,
+            "longest_us": self._longest_us,
+            "erases": self._erases,
+            "program_bytes": self._program_bytes,
+        }
 
 
 # Stands in for the outbox to show what the journal costs: nothing reaches flash.

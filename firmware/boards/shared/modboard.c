@@ -116,6 +116,12 @@ static mp_obj_t mod_flash_stats(void) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_0(mod_flash_stats_obj, mod_flash_stats);
 
+static mp_obj_t mod_flash_times(mp_obj_t erase_us, mp_obj_t program_us) {
+    nor_take_time(mp_obj_get_int(erase_us), mp_obj_get_int(program_us));
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_2(mod_flash_times_obj, mod_flash_times);
+
 static mp_obj_t mod_cut_at(mp_obj_t steps, mp_obj_t keep, mp_obj_t seed) {
     nor_cut_at(mp_obj_get_int_truncated(steps), mp_obj_get_int(keep), mp_obj_get_int_truncated(seed));
     return mp_const_none;
@@ -207,6 +213,7 @@ static const mp_rom_map_elem_t board_globals_table[] = {
     { MP_ROM_QSTR(MP_QSTR___name__), MP_ROM_QSTR(MP_QSTR__board) },
     { MP_ROM_QSTR(MP_QSTR_Flash), MP_ROM_PTR(&flash_type) },
     { MP_ROM_QSTR(MP_QSTR_flash_stats), MP_ROM_PTR(&mod_flash_stats_obj) },
+    { MP_ROM_QSTR(MP_QSTR_flash_times), MP_ROM_PTR(&mod_flash_times_obj) },
     { MP_ROM_QSTR(MP_QSTR_cut_at), MP_ROM_PTR(&mod_cut_at_obj) },
     { MP_ROM_QSTR(MP_QSTR_boot_options), MP_ROM_PTR(&mod_boot_options_obj) },
     { MP_ROM_QSTR(MP_QSTR_urandom), MP_ROM_PTR(&mod_board_urandom_obj) },

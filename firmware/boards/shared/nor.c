@@ -4,10 +4,25 @@
 // falls inside a step, so both a half-programmed page and a half-erased sector can happen.
 #include <string.h>
 
+#include "py/mphal.h"
 #include "board_port.h"
 #include "nor.h"
 
 nor_stats_t nor_stats;
+
+static uint32_t erase_step_us;
+static uint32_t program_step_us;
+
+void nor_take_time(uint32_t erase_sector_us, uint32_t program_page_us) {
+    erase_step_us = erase_sector_us / (NOR_SECTOR_BYTES / NOR_PAGE_BYTES);
+    program_step_us = program_page_us;
+}
+
+static void wait_for_flash(uint32_t duration_us) {
+    if (duration_us != 0) {
+        mp_hal_delay_us(duration_us);
+    }
+}
 
 void nor_cut_at(uint32_t steps, int32_t keep, uint32_t seed) {
     board_rtc_t *rtc = board_rtc();
@@ -56,6 +71,7 @@ void nor_erase_sector(uint32_t offset) {
     nor_stats.erases++;
     for (uint32_t end = offset + NOR_SECTOR_BYTES; offset < end; offset += NOR_PAGE_BYTES) {
         finish_step(offset, blank, NOR_PAGE_BYTES, 0);
+        wait_for_flash(erase_step_us);
     }
 }
 
@@ -77,6 +93,7 @@ static void program_step(uint32_t offset, const uint8_t *data, uint32_t len) {
     nor_stats.programs++;
     nor_stats.bytes += len;
     finish_step(start, wanted, window, skip);
+    wait_for_flash(program_step_us);
 }
 
 void nor_program(uint32_t offset, const uint8_t *data, uint32_t len) {

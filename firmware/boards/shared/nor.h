@@ -16,6 +16,9 @@ typedef struct {
 
 extern nor_stats_t nor_stats;
 
+// How long a step keeps the processor waiting, as on a chip that runs from the flash it writes; 0 by default.
+void nor_take_time(uint32_t erase_sector_us, uint32_t program_page_us);
+
 void nor_erase_sector(uint32_t offset);
 void nor_program(uint32_t offset, const uint8_t *data, uint32_t len);
 

@@ -25,6 +25,7 @@ else:
 
 _CONNECT_TIMEOUT_S = 10
 _ROOM_BYTES = 1200  # an op-frame or a Hello of the largest size in its packet
+_TURN_READS = 8  # then the others have their turn, however much there is to read
 _HIGH_WATER_BYTES = 1024  # unsent answers above this stop the reading
 
 
@@ -173,7 +174,7 @@ class Client:
         readinto = transport.readinto
         while True:
             await transport.readable()
-            while True:
+            for _ in range(_TURN_READS):
                 count = readinto(protocol.space())
                 if not count:
                     if count is None:

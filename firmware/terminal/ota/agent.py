@@ -6,6 +6,7 @@
 # installed bytes by reading them back. Every state is stored before the step it stands for.
 
 import asyncio
+import gc
 import hashlib
 from binascii import hexlify
 
@@ -26,7 +27,8 @@ from . import install, states
 from .record import ControlRecord
 from .states import NAMES, NO_HASH, REASONS, SLOT_NAMES, OtaError
 
-_WINDOW = const(4)  # chunks asked for at once, at most
+_WINDOW = const(4)  # chunks asked for at once, at most,
+_WINDOW_BYTES = const(4096)  # and how much that is together: one chunk is never more
 _BURST_MS = const(50)  # what is asked for at once shall not keep the link busy for longer
 _PAUSE_MS = const(1000)  # how long a request waits for orders, at most
 _QUIET_MS = const(100)  # how long ago the last order was, by then
@@ -76,7 +78,8 @@ class OtaAgent:
         self._reboot = reboot
         self._offer = None
         self._staging = None
-        self._failure = None  # of a chunk handler, for the task
+        self._arrived = []  # (ota-chunk's what, view): what was asked for and is not yet stored, in order,
+        self._room = None  # and its bytes while there is a download: a memoryview of _WINDOW_BYTES
         self._cause = ""
         self._left = NO_HASH  # the bundle that the reason on record is about, once it is no longer under way
         self._wake = asyncio.Event()
@@ -91,22 +94,29 @@ class OtaAgent:
         self._progress.set()
 
     def on_chunk(self, frame):
-        # Check and store one ota-chunk; anything that was not asked for is ignored.
+        # Keep one ota-chunk for the task, which checks and stores it: flash is slow, and an order that comes
+        # meanwhile must not wait for all of it. Anything that is not expected next is ignored.
         staging = self._staging
         if staging is None:
             return
         try:
             chunk = parse_ota_chunk(frame)
-            if chunk.ref != self.record.state.other_hash[:_REF_BYTES]:
-                return
-            put = staging.put_chunk if chunk.what else staging.put_hashes
-            if put(chunk.index, chunk.data):
-                self._progress.set()
-        except (WireError, OtaError):
+        except WireError:
             self.bad += 1
             self._progress.set()  # asked for again at once
-        except OSError as error:
-            self._failure = OtaError(install.reason_of(error))
+            return
+        if chunk.ref != self.record.state.other_hash[:_REF_BYTES]:
+            return
+        arrived = self._arrived
+        if self._room is None or not staging.is_next(chunk.what, chunk.index - len(arrived)):
+            return
+        place_bytes = staging.place_bytes(chunk.what)
+        places = _WINDOW_BYTES // place_bytes
+        size = len(chunk.data)
+        if len(arrived) < places and size <= place_bytes:
+            place = chunk.index % places * place_bytes
+            self._room[place : place + size] = chunk.data
+            arrived.append((chunk.what, self._room[place : place + size]))
             self._progress.set()
 
     def on_rotation(self, frame):
@@ -176,7 +186,7 @@ class OtaAgent:
                 await self._rotate()
                 offer = await self._take_offer()
                 if offer is not None:
-                    self._begin(*offer)
+                    await self._begin(*offer)
                 state = self.record.state.state
                 if state == states.STAGING:
                     await self._fetch()
@@ -285,13 +295,14 @@ class OtaAgent:
                 self.bad += 1
             del self._rotations[0]
 
-    def _begin(self, frame, digest, manifest):
+    async def _begin(self, frame, digest, manifest):
         self._staging = None
         state = states.staging(self.record.state, digest, manifest.version, manifest.floor)
         self._store(state)
         staging = self._new_staging(state.target(), manifest)
-        staging.begin(frame)
-        self._staging = staging
+        await self._between_orders(staging.begin_steps(frame))
+        if self.record.state.state == states.STAGING:  # not cancelled meanwhile
+            self._staging = staging
 
     async def _open_manifest(self, offer):
         certificate = await run_steps(certificate_steps(self._root_key, offer.certificate, RELEASE, ""))
@@ -314,12 +325,32 @@ class OtaAgent:
         if self._staging is None:
             self._staging = await self._resumed(state)
         staging = self._staging
-        ref = state.other_hash[:_REF_BYTES]
         self.bad = 0
+        self._window = 1
+        self._arrived.clear()
+        gc.collect()
+        self._room = memoryview(bytearray(_WINDOW_BYTES))
+        try:
+            if not await self._fetch_all(state, staging):
+                return
+        finally:
+            self._room = None
+        await self._between_orders(staging.finish_steps())
+        whole = await self._is_whole()
+        if self._staging is not staging:
+            return  # cancelled meanwhile
+        self._store(states.verified(self.record.state) if whole else self._given_up())
+        self._staging = None
+        if self.record.state.state == states.VERIFIED:
+            await self._install()
+
+    async def _fetch_all(self, state, staging):
+        # -> whether everything is there.
+        ref = state.other_hash[:_REF_BYTES]
         stalls = 0
         while not staging.is_complete():
             if self._offer is not None and self._is_other(state):
-                return
+                return False
             await self._orders_first()
             if staging.has_hashes():
                 request = encode_ota_get(ref, 1, staging.next_chunk, self._window)
@@ -328,21 +359,17 @@ class OtaAgent:
                 request = encode_ota_get(ref, 0, staging.next_run, 1)
                 goal = 0
             if not self._send("get", request):
-                return
+                return False
             bad = self.bad
             asked_ms = ticks_ms()
             moved = await self._wait(staging, goal)
-            self._fit_window(ticks_diff(ticks_ms(), asked_ms))
+            self._fit_window(ticks_diff(ticks_ms(), asked_ms), staging.manifest.chunk_size)
             stalls = 0 if moved or self.bad > bad else stalls + 1
             if self.bad > _MAX_BAD:
                 raise OtaError(states.BAD_BYTES)
             if stalls == _MAX_STALLS or self._staging is not staging:
-                return
-        staging.finish()
-        self._store(states.verified(self.record.state) if await self._is_whole() else self._given_up())
-        self._staging = None
-        if self.record.state.state == states.VERIFIED:
-            await self._install()
+                return False
+        return True
 
     async def _orders_first(self):
         # Orders and their answers share link and processor with the download: ask for more when none is under
@@ -360,12 +387,28 @@ class OtaAgent:
                 seen = now
         self._seen_traffic = seen
 
-    def _fit_window(self, took_ms):
-        # An order placed now waits behind what was asked for: keep that short on a slow link.
+    async def _between_orders(self, steps):
+        # Drive a generator to its value. Everybody else has a turn after each step, and none is begun while
+        # an order waits for its answer: it may take as long as flash needs to erase a sector. Again bounded.
+        patience_ms = _PAUSE_MS
+        try:
+            while True:
+                while patience_ms > 0 and self.traffic()[0]:
+                    await sleep_ms(_LOOK_MS)
+                    patience_ms -= _LOOK_MS
+                next(steps)
+                await asyncio.sleep(0)
+        except StopIteration as end:
+            return end.value
+        finally:
+            steps.close()
+
+    def _fit_window(self, took_ms, chunk_bytes):
+        # The answer to an order placed now waits behind what was asked for: keep that short on a slow link.
         if took_ms > _BURST_MS:
             self._window = 1
         elif took_ms * 2 <= _BURST_MS:
-            self._window = min(self._window * 2, _WINDOW)
+            self._window = min(self._window * 2, _WINDOW, max(_WINDOW_BYTES // chunk_bytes, 1))
 
     def _is_other(self, state):
         # Whether the waiting offer is for another bundle than the one being fetched; the same one is dropped.
@@ -379,8 +422,8 @@ class OtaAgent:
         return False
 
     async def _wait(self, staging, goal):
-        # Until the window (or the run of hashes) is there, or nothing came for a while -> whether anything
-        # came.
+        # Until the window (or the run of hashes) is stored, or nothing came for a while -> whether anything
+        # was.
         first = (staging.next_run, staging.next_chunk)
         while True:
             before = (staging.next_run, staging.next_chunk)
@@ -389,13 +432,26 @@ class OtaAgent:
                 await asyncio.wait_for(self._progress.wait(), _STALL_S)
             except asyncio.TimeoutError:  # noqa: UP041 - MicroPython has no other name for it
                 return before != first
-            if self._failure is not None:
-                failure = self._failure
-                self._failure = None
-                raise failure
+            await self._put(staging)
             now = (staging.next_run, staging.next_chunk)
             if now == before or staging.is_complete() or (now[1] >= goal if goal else now[0] != first[0]):
                 return now != first
+
+    async def _put(self, staging):
+        # Check and store what has arrived.
+        arrived = self._arrived
+        while arrived and self._staging is staging:
+            what, data = arrived[0]
+            try:
+                put = staging.put_chunk_steps if what else staging.put_hashes_steps
+                await self._between_orders(put(data))
+            except OtaError as refusal:
+                if refusal.reason != states.BAD_BYTES:
+                    raise
+                self.bad += 1
+                arrived.clear()  # asked for again at once
+                return
+            del arrived[0]
 
     async def _resumed(self, state):
         # A download that a reboot interrupted.
@@ -403,7 +459,7 @@ class OtaAgent:
         if manifest is None:
             raise OtaError(states.CANCELLED)  # cut before the manifest was stored: the server offers it again
         staging = self._new_staging(state.target(), manifest)
-        await self._resume(staging)
+        await self._between_orders(staging.resume_steps())
         return staging
 
     def _stored_manifest(self, state):
@@ -415,7 +471,7 @@ class OtaAgent:
 
     async def _is_whole(self):
         state = self.record.state
-        return await run_steps(self._whole_steps(state.target(), state.other_hash))
+        return await self._between_orders(self._whole_steps(state.target(), state.other_hash))
 
     def _given_up(self):
         return states.cancelled(self.record.state, states.BAD_BYTES)
@@ -437,9 +493,6 @@ class OtaAgent:
 
     def _new_staging(self, slot, manifest):
         return install.Staging(self._board.root, slot, manifest)
-
-    async def _resume(self, staging):
-        staging.resume()
 
     def _load_manifest(self, slot, digest):
         # -> the Manifest on file for a slot, None if it is another one. OSError if there is none.

@@ -193,11 +193,10 @@ class ImageStaging(install.Staging):
         self._path = image_path(root, slot)
         self._images = images
         self._dev = images.app(slot)
-        self.refusal = None  # OtaError: the image's header says that this chip cannot start it
 
     def resume_steps(self):
         # Generator: find out how far an interrupted download came.
-        if not self._has_all_hashes():
+        if not (yield from self._has_all_hashes_steps()):
             return
         self.next_run = self._runs()
         sector = memoryview(bytearray(SECTOR_BYTES))
@@ -218,25 +217,22 @@ class ImageStaging(install.Staging):
             file.seek(self.next_chunk * _HASH_BYTES)
             return file.read(_HASH_BYTES)
 
-    def put_chunk(self, index, data):
-        # Store the index-th chunk -> False if it is not the one expected now. OtaError BAD_BYTES for wrong
-        # bytes, and others for an image that this chip cannot start: those stay in `refusal`.
-        if index != self.next_chunk or self.is_complete():
-            return False
+    def put_chunk_steps(self, data):
+        # Store the next chunk. OtaError BAD_BYTES for wrong bytes, IMAGE_REFUSED or WRONG_TARGET for an image
+        # that this chip cannot start.
         if len(data) != self._chunk_bytes() or hashlib.sha256(data).digest() != self._chunk_hash():
             raise OtaError(states.BAD_BYTES)
-        if index == 0:
-            try:
-                self._images.check_header(data)
-            except OtaError as refusal:
-                self.refusal = refusal
-                raise
-        self._dev.writeblocks(index, bytes(data) + _ERASED * (SECTOR_BYTES - len(data)))
+        if self.next_chunk == 0:
+            self._images.check_header(data)
+        yield
+        if len(data) < SECTOR_BYTES:
+            data = bytes(data) + _ERASED * (SECTOR_BYTES - len(data))
+        self._dev.writeblocks(self.next_chunk, data)
         self.next_chunk += 1
-        return True
 
-    def finish(self):
+    def finish_steps(self):
         # The image is complete: drop the hash list.
+        yield
         try:
             os.remove(self._path + "/chunks")
         except OSError as error:

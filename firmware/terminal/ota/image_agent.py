@@ -4,7 +4,6 @@
 # An image is not tried while the application's own update is: whoever fails has to be known.
 
 from ..regions import CONTROL, IMAGE
-from ..wire.rsa import run as run_steps
 from . import states
 from .agent import OtaAgent
 from .image import Images, ImageStaging, load_manifest
@@ -61,13 +60,6 @@ class ImageAgent(OtaAgent):
         told["image"] = self._images.hardware()
         return told
 
-    def on_chunk(self, frame):
-        staging = self._staging
-        super().on_chunk(frame)
-        if staging is not None and staging.refusal is not None:
-            self._failure = staging.refusal
-            self._progress.set()
-
     # -- where OtaAgent leaves the how to the layer
 
     def _check(self, manifest):
@@ -83,9 +75,6 @@ class ImageAgent(OtaAgent):
     def _new_staging(self, slot, manifest):
         self._images.select(self._images.running)  # never write into what the bootloader may start
         return ImageStaging(self._images, self._board.root, slot, manifest)
-
-    async def _resume(self, staging):
-        await run_steps(staging.resume_steps())
 
     def _load_manifest(self, slot, digest):
         return load_manifest(self._board.root, slot, digest)

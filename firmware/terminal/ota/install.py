@@ -24,6 +24,8 @@ _MAX_PATH_BYTES = const(64)
 _MAX_DEPTH = const(4)
 _READ_BYTES = const(1024)
 _STEP_BYTES = const(4096)
+_STEP_FILES = const(8)
+_WRITE_BYTES = const(1024)  # in one step: it begins one more sector at most
 _SYNC_CHUNKS = const(8)
 _HASH_BYTES = const(32)
 _DIRECTORY = const(0x4000)
@@ -100,12 +102,15 @@ def check_slot_steps(root, slot, digest, image_version, image_digest):
         for path, size, file_hash in manifest.files:
             wanted[path] = (size, file_hash)
         base = app_path(root, slot)
-        if sorted(_walk(base, "")) != sorted(wanted):
+        present = []
+        yield from _walk_steps(base, "", present)
+        if sorted(present) != sorted(wanted):
             return False
         for path, (size, file_hash) in wanted.items():
             found = yield from _hash_steps(base + "/" + path, size)
             if found != file_hash:
                 return False
+            yield
         return True
     except OSError:
         return False
@@ -132,14 +137,16 @@ def read_manifest(path, digest):
         return None
 
 
-def _walk(base, prefix):
-    # Yield the path of every file below base.
-    for name in os.listdir(base):
+def _walk_steps(base, prefix, found):
+    # Generator; adds the path of every file below base to found.
+    for number, name in enumerate(os.listdir(base)):
         path = base + "/" + name
         if os.stat(path)[0] & _DIRECTORY:
-            yield from _walk(path, prefix + name + "/")
+            yield from _walk_steps(path, prefix + name + "/", found)
         else:
-            yield prefix + name
+            found.append(prefix + name)
+        if number % _STEP_FILES == 0:
+            yield
 
 
 def _hash_steps(path, size):
@@ -164,12 +171,12 @@ def _hash_steps(path, size):
 # ---------------------------------------------------------------- staging
 
 
-def wipe_slot(root, slot):
-    # Empty a slot. A cut in the middle leaves a slot that check_slot_steps refuses.
-    _remove_tree(slot_path(root, slot))
+# Everything below that changes flash is a generator that yields after each operation of the file system: on a
+# chip one may take as long as a sector's erase, and orders go on meanwhile.
 
 
-def _remove_tree(path):
+def _remove_steps(path):
+    # A cut in the middle leaves a slot that check_slot_steps refuses.
     try:
         names = os.listdir(path)
     except OSError:
@@ -177,13 +184,15 @@ def _remove_tree(path):
     for name in names:
         child = path + "/" + name
         if os.stat(child)[0] & _DIRECTORY:
-            _remove_tree(child)
+            yield from _remove_steps(child)
         else:
             os.remove(child)
+            yield
     os.rmdir(path)
+    yield
 
 
-def _make_directories(path):
+def _make_directories_steps(path):
     parts = path.split("/")
     for n in range(2, len(parts) + 1):
         part = "/".join(parts[:n])
@@ -191,10 +200,11 @@ def _make_directories(path):
             os.stat(part)
         except OSError:
             os.mkdir(part)
+            yield
 
 
 class Staging:
-    # One bundle on its way into a slot; chunks arrive in order, each checked against the hash list.
+    # One bundle on its way into a slot; chunks are put in order, each checked against the hash list.
     # `begin` starts anew, `resume` goes on with what a reboot left. OSError is for the caller: `reason_of`.
 
     def __init__(self, root, slot, manifest):
@@ -207,18 +217,21 @@ class Staging:
         self._file_index = 0
         self._file_start = 0  # offset of that file in the bundle
         self._since_sync = 0
+        self._is_synced = False  # the next write copies the last sector, which may not be changed any more
 
-    def begin(self, frame):
+    def begin_steps(self, frame):
         # Empty the slot and store the manifest-frame.
-        _remove_tree(self._path)
-        _make_directories(self._path + "/app")
+        yield from _remove_steps(self._path)
+        yield from _make_directories_steps(self._path + "/app")
         with open(self._path + "/manifest", "wb") as file:
-            file.write(frame)
+            for at in range(0, len(frame), _WRITE_BYTES):
+                file.write(frame[at : at + _WRITE_BYTES])
+                yield
 
-    def resume(self):
+    def resume_steps(self):
         # Find out how far an interrupted download came; what is there is believed only chunk by chunk, and
         # all of it is read back at the end.
-        if not self._has_all_hashes():
+        if not (yield from self._has_all_hashes_steps()):
             return
         self.next_run = self._runs()
         position = 0
@@ -228,6 +241,7 @@ class Staging:
                 position += length or 0
                 break
             position += size
+            yield
         self.next_chunk = min(position, self.manifest.size) // self.manifest.chunk_size
         if position >= self.manifest.size:
             self.next_chunk = self.chunks
@@ -245,43 +259,50 @@ class Staging:
         # -> bytes of the bundle that are in place.
         return min(self.next_chunk * self.manifest.chunk_size, self.manifest.size)
 
-    def put_hashes(self, index, data):
-        # Store the index-th run of up to 32 chunk hashes -> False if it is not the one expected now.
-        # OtaError BAD_BYTES once the list is complete and is not the manifest's.
+    def is_next(self, what, index):
+        # Whether that is what must be put now: what 0, a run of hashes; 1, a chunk.
+        if what == 0:
+            return index == self.next_run and not self.has_hashes()
+        return index == self.next_chunk and self.has_hashes() and not self.is_complete()
+
+    def place_bytes(self, what):
+        # -> the most that one of them may be.
+        return self.manifest.chunk_size if what else 32 * _HASH_BYTES
+
+    def put_hashes_steps(self, data):
+        # Store the next run of up to 32 chunk hashes. OtaError BAD_BYTES if it has another length, or if the
+        # list is complete and is not the manifest's.
         wanted = min(32, self.chunks - self.next_run * 32) * _HASH_BYTES
-        if self.has_hashes() or index != self.next_run or len(data) != wanted:
-            return False
-        with open(self._path + "/chunks", "ab" if index else "wb") as file:
-            file.write(data)
+        if len(data) != wanted:
+            raise OtaError(states.BAD_BYTES)
+        with open(self._path + "/chunks", "ab" if self.next_run else "wb") as file:
+            file.write(data[:1])  # copies the last sector, as above
+            yield
+            file.write(data[1:])
+        yield
         self.next_run += 1
-        if self.has_hashes() and not self._has_all_hashes():
+        if self.has_hashes() and not (yield from self._has_all_hashes_steps()):
             self.next_run = 0
             raise OtaError(states.BAD_BYTES)
-        return True
 
-    def _has_all_hashes(self):
-        steps = _hash_steps(self._path + "/chunks", self.chunks * _HASH_BYTES)
+    def _has_all_hashes_steps(self):
         try:
-            while True:
-                next(steps)
-        except StopIteration as end:
-            return end.value == self.manifest.chunks
+            found = yield from _hash_steps(self._path + "/chunks", self.chunks * _HASH_BYTES)
         except OSError:
             return False
+        return found == self.manifest.chunks
 
-    def put_chunk(self, index, data):
-        # Store the index-th chunk -> False if it is not the one expected now. OtaError BAD_BYTES for wrong
-        # bytes.
-        if index != self.next_chunk or self.is_complete():
-            return False
+    def put_chunk_steps(self, data):
+        # Store the next chunk. OtaError BAD_BYTES for wrong bytes.
         offset = self.offset()
         if len(data) != min(self.manifest.chunk_size, self.manifest.size - offset):
             raise OtaError(states.BAD_BYTES)
         with open(self._path + "/chunks", "rb") as file:
-            file.seek(index * _HASH_BYTES)
+            file.seek(self.next_chunk * _HASH_BYTES)
             if hashlib.sha256(data).digest() != file.read(_HASH_BYTES):
                 raise OtaError(states.BAD_BYTES)
-        self._write(offset, memoryview(data))
+        yield
+        yield from self._write_steps(offset, data)
         self.next_chunk += 1
         self._since_sync += 1
         if self.is_complete():
@@ -289,61 +310,67 @@ class Staging:
         elif self._file is not None and self._since_sync >= _SYNC_CHUNKS:
             self._file.flush()
             self._since_sync = 0
-        return True
+            self._is_synced = True
 
-    def _write(self, offset, data):
+    def _write_steps(self, offset, data):
         # Spread the bundle's bytes from `offset` on over its files.
-        while True:
-            path, size, _ = self._file_at(offset)
+        while data:
+            path, size, _ = yield from self._file_at_steps(offset)
             if self._file is None:
-                self._open(path, offset - self._file_start)
-            n = min(len(data), self._file_start + size - offset)
+                yield from self._open_steps(path, offset - self._file_start)
+            n = min(len(data), self._file_start + size - offset, 1 if self._is_synced else _WRITE_BYTES)
+            self._is_synced = False
             self._file.write(data[:n])
+            yield
             offset += n
             data = data[n:]
             if offset == self._file_start + size:
                 self.close()
-            if not data:
-                return
+                yield
 
-    def _file_at(self, offset):
-        # -> the file that holds the bundle's byte at `offset`; empty files on the way are made.
+    def _file_at_steps(self, offset):
+        # Its value is the file that holds the bundle's byte at `offset`; empty files on the way are made.
         files = self.manifest.files
         while offset >= self._file_start + files[self._file_index][1]:
             path, size, _ = files[self._file_index]
             if not size:
-                self._open(path, 0)
+                yield from self._open_steps(path, 0)
                 self.close()
+                yield
             self._file_start += size
             self._file_index += 1
         return files[self._file_index]
 
-    def _open(self, path, at):
+    def _open_steps(self, path, at):
         path = self._path + "/app/" + path
-        _make_directories(path.rsplit("/", 1)[0])
+        yield from _make_directories_steps(path.rsplit("/", 1)[0])
         if at and _length(path) is not None:
             self._file = open(path, "r+b")  # noqa: SIM115 - stays open over many chunks
             self._file.seek(at)
+            self._is_synced = True
         else:
             self._file = open(path, "wb")  # noqa: SIM115
+        yield
 
     def close(self):
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    def finish(self):
+    def finish_steps(self):
         # The bundle is complete: make what is left (empty files at the end), drop the hash list.
         # Raises OtaError WRONG_CODE for a compiled module that would not load here.
         self.close()
         for path, size, _ in self.manifest.files:
             if not size:
-                self._open(path, 0)
+                yield from self._open_steps(path, 0)
                 self.close()
+                yield
             if path.endswith(".mpy"):
                 with open(self._path + "/app/" + path, "rb") as file:
                     if not fits.is_loadable(file.read(fits.HEAD_BYTES)):
                         raise OtaError(states.WRONG_CODE)
+                yield
         try:
             os.remove(self._path + "/chunks")
         except OSError as error:

@@ -246,10 +246,17 @@ def test_every_reason_a_terminal_reports_has_words() -> None:
 
 
 def test_nothing_is_asked_for_until_orders_are_answered_and_a_moment_ago(
-    board: HostBoard, good: Bundle
+    board: HostBoard, good: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = Terminal(board, good)
-    looks = 0
+    looks = waits = 0
+
+    async def sleep_ms(_duration_ms: int) -> None:
+        nonlocal waits
+        waits += 1
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr("terminal.ota.agent.sleep_ms", sleep_ms)
 
     def traffic() -> tuple[int, int]:
         nonlocal looks
@@ -257,17 +264,17 @@ def test_nothing_is_asked_for_until_orders_are_answered_and_a_moment_ago(
         return (1, 0) if looks < 12 else (0, 1)  # one order, answered at the twelfth look
 
     terminal.agent.traffic = traffic
-    real, looks_before_asking = terminal.send, []
+    real, waits_before_asking = terminal.send, []
 
     def send(kind: str, payload: bytes) -> bool:
         if kind == "get":
-            looks_before_asking.append(looks)
+            waits_before_asking.append(waits)
         return real(kind, payload)
 
     terminal.agent._send = send
     terminal.update()
-    assert looks_before_asking[0] >= 12 + 5
-    assert looks_before_asking[-1] < 12 + 20, "quiet again, and still it waits"
+    assert waits_before_asking[0] >= 11 + 5
+    assert waits_before_asking[-1] < 12 + 20, "quiet again, and still it waits"
 
 
 def test_orders_nobody_answers_do_not_keep_a_terminal_from_its_update(
