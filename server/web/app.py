@@ -9,7 +9,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from server.web import problems
+from server.web import problems, uploads
 from server.web.access import Role
 from server.web.auth import Allow, Change
 from server.web.guard import Guard
@@ -31,7 +31,8 @@ def create_app(services: Services) -> FastAPI:
     for router in (*ROUTERS, live.router):
         app.include_router(router)
     problems.install(app)
-    app.add_middleware(Guard, limiter=services.limiter, record=services.metrics.record)
+    larger = {uploads.PATH: uploads.UPLOAD_MAX_BYTES}
+    app.add_middleware(Guard, limiter=services.limiter, record=services.metrics.record, larger=larger)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     return app
 

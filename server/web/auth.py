@@ -59,6 +59,26 @@ def permit(caller: Caller, roles: frozenset[Role]) -> None:
         raise Problem(403, "forbidden", f"A {caller.role} may not do this; it takes: {wanted}.")
 
 
+IdempotencyKey = Annotated[
+    str,
+    Header(
+        alias=KEY_HEADER,
+        description="names this call; the same call again has no further effect",
+        min_length=1,
+        max_length=128,
+    ),
+]
+
+
+def call_of(request: Request, caller: Caller, key: str, body_hash: bytes) -> Call:
+    """A state-changing call under its Idempotency-Key. Raises: Problem(invalid)."""
+    if _KEY.fullmatch(key) is None:
+        raise Problem(422, "invalid", "The Idempotency-Key is not 1 to 128 visible ASCII characters.")
+    digest = sha256(f"{request.method} {request.url.path}?{request.url.query}\n".encode())
+    digest.update(body_hash)
+    return Call(caller, key, digest.digest(), services_of(request).clock.unix_time())
+
+
 class Allow:
     """Dependency of a reading route: the caller, who has one of ``roles``."""
 
@@ -67,6 +87,10 @@ class Allow:
 
     async def __call__(self, request: Request) -> Caller:
         """Raises: Problem."""
+        return await self.caller(request)
+
+    async def caller(self, request: Request) -> Caller:
+        """Whose call it is; nothing of its body is read for that. Raises: Problem."""
         services = services_of(request)
         caller = await authenticate(request, services, bearer_of(request))
         permit(caller, self.roles)
@@ -77,22 +101,8 @@ class Change(Allow):
     """Dependency of a state-changing route: the call with its Idempotency-Key."""
 
     async def __call__(  # type: ignore[override]
-        self,
-        request: Request,
-        idempotency_key: Annotated[
-            str,
-            Header(
-                alias=KEY_HEADER,
-                description="names this call; the same call again has no further effect",
-                min_length=1,
-                max_length=128,
-            ),
-        ],
+        self, request: Request, idempotency_key: IdempotencyKey
     ) -> Call:
         """Raises: Problem."""
-        caller = await super().__call__(request)
-        if _KEY.fullmatch(idempotency_key) is None:
-            raise Problem(422, "invalid", "The Idempotency-Key is not 1 to 128 visible ASCII characters.")
-        digest = sha256(f"{request.method} {request.url.path}?{request.url.query}\n".encode())
-        digest.update(await request.body())
-        return Call(caller, idempotency_key, digest.digest(), services_of(request).clock.unix_time())
+        caller = await self.caller(request)
+        return call_of(request, caller, idempotency_key, sha256(await request.body()).digest())

@@ -11,7 +11,7 @@ import ipaddress
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
@@ -58,10 +58,16 @@ def refuse_limited(verdict: Verdict) -> Problem:
 
 
 class Guard:
-    """Wraps the application; ``record(method, route, status, seconds)`` is called once per call."""
+    """Wraps the application; ``record(method, route, status, seconds)`` is called once per call.
 
-    def __init__(self, app: ASGIApp, limiter: WebLimiter, record: Record) -> None:
+    ``larger``: paths whose body may have more than MAX_BODY_BYTES, and how many bytes that is.
+    """
+
+    def __init__(
+        self, app: ASGIApp, limiter: WebLimiter, record: Record, larger: Mapping[str, int] | None = None
+    ) -> None:
         self._app = app
+        self._larger = dict(larger or {})
         self._limiter = limiter
         self._record = record
 
@@ -91,10 +97,12 @@ class Guard:
             await Problem(400, "bad_request", "Content-Length is not a number.").response()(
                 scope, receive, send
             )
-        elif declared > MAX_BODY_BYTES:
-            await _too_large().response()(scope, receive, send)
+            return
+        most = self._larger.get(scope["path"], MAX_BODY_BYTES)
+        if declared > most:
+            await _too_large(most).response()(scope, receive, send)
         else:
-            await self._app(scope, _Bounded(receive), send)
+            await self._app(scope, _Bounded(receive, most), send)
 
     def _book(self, scope: Scope, state: dict[str, Any], status: int, seconds: float) -> None:
         route = scope.get("route")
@@ -116,8 +124,8 @@ class Guard:
         )
 
 
-def _too_large() -> Problem:
-    return Problem(413, "too_large", f"The body is longer than {MAX_BODY_BYTES} bytes.")
+def _too_large(most: int) -> Problem:
+    return Problem(413, "too_large", f"The body is longer than {most} bytes.")
 
 
 def _content_length(scope: Scope) -> int | None:
@@ -130,8 +138,9 @@ def _content_length(scope: Scope) -> int | None:
 class _Bounded:
     """A ``receive`` that refuses a body which is too long or too slow."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, most: int) -> None:
         self._receive = receive
+        self._most = most
         self._bytes = 0
         self._complete = False
 
@@ -145,8 +154,8 @@ class _Bounded:
         if message["type"] == "http.request":
             self._bytes += len(message.get("body", b""))
             self._complete = not message.get("more_body", False)
-            if self._bytes > MAX_BODY_BYTES:
-                raise HTTPException(413, _too_large().detail)
+            if self._bytes > self._most:
+                raise HTTPException(413, _too_large(self._most).detail)
         return message
 
 

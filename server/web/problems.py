@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from server.domain.errors import HouseError, Kind
 from server.errors import ServerError
@@ -137,12 +138,16 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return _of_validation(error).response()
 
+    async def left(_request: Request, _error: Exception) -> JSONResponse:
+        return Problem(408, "request_timeout", "The caller left before the body was there.").response()
+
     async def defect(request: Request, error: Exception) -> JSONResponse:
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return Problem(500, "internal", "A defect in the server; the log has its trace.").response()
 
     for kind in (Problem, QueueFull, StorageError, Refusal, HouseError, ServerError):
         app.add_exception_handler(kind, known)
+    app.add_exception_handler(ClientDisconnect, left)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(Exception, defect)

@@ -72,6 +72,7 @@ WHO_MAY: dict[tuple[str, str], set[str]] = {
     ("POST", "/v1/devices/{device}/state"): {M},
     ("GET", "/v1/releases"): {M},
     ("POST", "/v1/releases"): {M},
+    ("POST", "/v1/releases/upload"): {M},
     ("POST", "/v1/releases/{reference}/rollout"): {M},
     ("POST", "/v1/releases/{reference}/state"): {M},
     ("GET", "/v1/releases/status"): {M},

@@ -33,9 +33,9 @@ CHECKS = [
 ]
 
 
-@schemathesis.serializer("application/cose")
-def cose(_context: Any, value: Any) -> bytes:
-    """Sealed bytes are sent as they are."""
+@schemathesis.serializer("application/cose", "application/cbor")
+def raw(_context: Any, value: Any) -> bytes:
+    """Sealed ops and uploaded releases are sent as they are."""
     found = getattr(value, "data", value)
     return found if isinstance(found, bytes) else str(found).encode()
 

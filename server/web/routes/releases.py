@@ -6,7 +6,7 @@ import asyncio
 import base64
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from server.releases import words
@@ -17,6 +17,7 @@ from server.releases.serving import ServedBundle
 from server.releases.views import release_view, step_view, terminal_view
 from server.storage import release_reads, releases
 from server.storage.database import Database
+from server.web import uploads
 from server.web.access import Caller, Role
 from server.web.auth import Allow, Change
 from server.web.etags import is_known
@@ -25,6 +26,7 @@ from server.web.problems import Problem
 from server.web.ranges import asked_range
 from server.web.services import Services, services_of
 from server.web.shapes import ID, Asked, Name, examples
+from server.web.uploads import Upload, Uploaded
 from server.wire.updates import REFERENCE_BYTES
 
 router = APIRouter(tags=["releases"])
@@ -110,6 +112,15 @@ class NewRelease(Asked):
     halt_failures: int | None = None
 
 
+_UPLOAD = {
+    "requestBody": {
+        "required": True,
+        "description": f"[offer-frame, bundle], at most {uploads.UPLOAD_MAX_BYTES} bytes",
+        "content": {uploads.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
 class RolloutChange(Asked):
     """Another share, group or limit; what is left out stays."""
 
@@ -147,14 +158,36 @@ async def published(
 async def publish(
     request: Request, call: Annotated[Call, Depends(Change(Role.MANAGER))], body: NewRelease
 ) -> Response:
-    """Publish a signed bundle; it is verified against the site's root key. Larger ones: the command line."""
-    services = services_of(request)
+    """Publish a signed bundle; it is verified against the site's root key. Larger ones are uploaded."""
+    asked = body.percent, body.group, body.halt_percent, body.halt_failures
+    return await _publish(services_of(request), call, (_bytes(body.offer), _bytes(body.bundle)), asked)
+
+
+@router.post(uploads.PATH, status_code=201, response_model=Published, openapi_extra=_UPLOAD)
+async def upload(
+    request: Request,
+    uploaded: Annotated[Uploaded, Depends(Upload(Role.MANAGER))],
+    percent: Annotated[str, Query(max_length=8)] = "0",
+    group: Annotated[str | None, Query(pattern=ID)] = None,
+    halt_percent: int | None = None,
+    halt_failures: int | None = None,
+) -> Response:
+    """Publish a signed bundle of any size, firmware images too: a CBOR array of offer-frame and bundle."""
+    asked = percent, group, halt_percent, halt_failures
+    return await _publish(services_of(request), uploaded.call, uploaded.release(), asked)
+
+
+async def _publish(
+    services: Services,
+    call: Call,
+    release: tuple[bytes, bytes],
+    asked: tuple[str, str | None, int | None, int | None],
+) -> Response:
+    """Verify offer-frame and bundle, store them with the rollout that was asked for."""
     loop = asyncio.get_running_loop()
-    bundle = await loop.run_in_executor(
-        services.executor, open_bundle, _bytes(body.offer), _bytes(body.bundle), services.keystore.root
-    )
+    bundle = await loop.run_in_executor(services.executor, open_bundle, *release, services.keystore.root)
     new = prepare(bundle)
-    plan = plan_of(new.ref, body.percent, body.group, body.halt_percent, body.halt_failures)
+    plan = plan_of(new.ref, *asked)
 
     def change(database: Database) -> Published:
         fresh = releases.publish(database, services.site, new, plan, call.now_s)
