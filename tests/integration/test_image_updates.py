@@ -223,7 +223,7 @@ def test_an_image_that_does_not_confirm_falls_back_and_says_so(chip: Chip, app: 
     assert ABORTED in [entry[1] for entry in chip.machine.otadata.read()]
     session = Session(chip, release)
     session.run(states.QUARANTINED)
-    assert session.told[0] == [0, 3, states.ROLLED_BACK, 0, states.FELL_BACK]
+    assert session.told[0] == [0, 3, states.ROLLED_BACK, 0, states.FELL_BACK, release.digest[:6]]
     assert session.requests == [], "an image that failed is not fetched again"
 
 
