@@ -33,6 +33,7 @@ REASONS = (
     "not now: another update of this terminal comes first",
     "the release was made over another firmware image of the same number, or names none",
     "a compiled module of the release is for another processor or another MicroPython",
+    "the release that ran was made over another firmware image: the factory application runs",
 )
 
 

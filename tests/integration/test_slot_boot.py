@@ -174,6 +174,16 @@ def test_an_application_that_dies_on_trial_is_rolled_back_after_three_tries(
     assert flash.state().is_quarantined(bundle.digest)
 
 
+def test_a_record_with_a_reason_of_a_later_application_starts(image: Path, flash: Flash) -> None:
+    bundle, files = bundle_of(PROBE)
+    flash.install("a", bundle, files)
+    flash.record.store(confirmed(bundle).but(reason=99))
+    flash.save()
+    console, _ = boot(image, flash)
+    assert "[loader] confirmed: reason 99" in console
+    assert "slot a of" in console
+
+
 def test_a_fat_volume_is_refused_and_left_alone(image: Path, flash: Flash) -> None:
     flash.save()
     data = bytearray(flash.path.read_bytes())

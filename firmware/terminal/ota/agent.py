@@ -25,7 +25,7 @@ from ..wire.keys import RELEASE, certificate_steps
 from ..wire.rsa import run as run_steps
 from . import install, states
 from .record import ControlRecord
-from .states import NAMES, NO_HASH, REASONS, SLOT_NAMES, OtaError
+from .states import NAMES, NO_HASH, SLOT_NAMES, OtaError, in_words
 
 _WINDOW = const(4)  # chunks asked for at once, at most,
 _WINDOW_BYTES = const(4096)  # and how much that is together: one chunk is never more
@@ -148,14 +148,27 @@ class OtaAgent:
         self._board.on_trial = False
         return True
 
+    # -- what an operator says (may come at any await of the task)
+
     def cancel(self):
-        # An operator gives the update up.
-        self._staging = None
-        self._store(states.cancelled(self.record.state))
+        # Give the update up, on trial or not: it is quarantined, and what was confirmed runs again.
+        state = self.record.state
+        on_trial = state.state == states.TRIAL
+        self._staging = self._offer = None
+        if state.state in (states.STAGING, states.VERIFIED, states.ARMED):
+            state = state.but(quarantine=states.quarantined(state, state.other_hash))
+        self._store(states.cancelled(state))
+        self._progress.set()
+        self._leave(on_trial)
 
     def release(self):
-        # An operator lets quarantined bundles be tried again.
+        # Let quarantined bundles be tried again.
         self._store(states.released(self.record.state))
+
+    def _leave(self, on_trial):
+        # After a cancel: whatever runs and is not the confirmed one ends here.
+        if on_trial:
+            self._reboot()
 
     def status(self):
         # -> dict for the console.
@@ -169,7 +182,7 @@ class OtaAgent:
             "tries": state.tries,
             "starts": state.starts,
             "offset": self._staging.offset() if self._staging else 0,
-            "reason": REASONS[state.reason],
+            "reason": in_words(state.reason),
             "cause": self._cause,
             "flash": self._board.stats(),
             "instret": self._board.instret(),
@@ -188,7 +201,9 @@ class OtaAgent:
                 if offer is not None:
                     await self._begin(*offer)
                 state = self.record.state.state
-                if state == states.STAGING:
+                if self._is_held():
+                    pass  # the image on trial comes first; whoever confirms it wakes this task
+                elif state == states.STAGING:
                     await self._fetch()
                 elif state == states.VERIFIED:
                     await self._install()
@@ -237,7 +252,7 @@ class OtaAgent:
         if digest is None:
             digest = self._subject()
         ref = b"" if digest == NO_HASH else digest[:_REF_BYTES]
-        told["reason"] = REASONS[reason]
+        told["reason"] = in_words(reason)
         told["bundle"] = hexlify(ref).decode()
         self._report(told)
         return self._send(
@@ -271,6 +286,7 @@ class OtaAgent:
     async def _judge(self, offer, digest):
         # -> as _take_offer. Raises OtaError, WireError.
         state = self.record.state
+        self._keep_off(state)
         under_way = state.state != states.CONFIRMED and digest == state.other_hash
         if under_way and (self._staging is not None or self._stored_manifest(state) is not None):
             return None
@@ -455,12 +471,20 @@ class OtaAgent:
 
     async def _resumed(self, state):
         # A download that a reboot interrupted.
+        self._keep_off(state)
         manifest = self._stored_manifest(state)
         if manifest is None:
             raise OtaError(states.CANCELLED)  # cut before the manifest was stored: the server offers it again
+        if not self._fits(manifest):  # another image may run by now
+            raise OtaError(states.WRONG_IMAGE)
         staging = self._new_staging(state.target(), manifest)
         await self._between_orders(staging.resume_steps())
         return staging
+
+    def _keep_off(self, state):
+        # Nothing is ever written into what runs. Raises OtaError NOT_NOW.
+        if self._runs_in(state.target()):
+            raise OtaError(states.NOT_NOW)
 
     def _stored_manifest(self, state):
         # -> the Manifest in the target slot if it is that of the bundle under way, else None.
@@ -478,18 +502,31 @@ class OtaAgent:
 
     async def _install(self):
         # Installed and verified: read it back once more if a reboot came between, arm it, restart.
-        if not await self._is_whole():
+        whole = await self._is_whole()
+        if self.record.state.state != states.VERIFIED:
+            return  # cancelled meanwhile
+        if not whole:
             self._store(self._given_up())
             return
         self._arm()
 
     # -- what a layer does in its own way: here the application's bundle in a slot
 
+    def _runs_in(self, slot):
+        return slot == self._slot
+
+    def _is_held(self):
+        # Whether the other layer's trial has to be over first: one at a time, so that whoever fails is known.
+        return getattr(self._board, "image_on_trial", False)
+
     def _check(self, manifest):
         # Whether a signed manifest may be installed here. Raises OtaError.
         board = self._board
         image = board.image_version, board.image_digest
         install.check_manifest(manifest, board.hardware, self._site, *image)
+
+    def _fits(self, manifest):
+        return install.is_over_image(manifest, self._board.image_version, self._board.image_digest)
 
     def _new_staging(self, slot, manifest):
         return install.Staging(self._board.root, slot, manifest)

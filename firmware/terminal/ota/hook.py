@@ -111,6 +111,8 @@ class Updates:
         # Call when the terminal works: identity read, journal and menu open, a session with the server there.
         # -> True if that confirmed a bundle or an image on trial.
         image = self._image_flag("image_on_trial") and self.load_image().confirm()
+        if image and self.agent is not None:
+            self.agent.link_up()  # it waited for this
         return (self._board.on_trial and self.load().confirm()) or image
 
     async def run(self):

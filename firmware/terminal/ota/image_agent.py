@@ -44,13 +44,6 @@ class ImageAgent(OtaAgent):
             self._tell(refusal.reason)
         return False
 
-    def cancel(self):
-        # An operator gives the update up.
-        super().cancel()
-        self._images.select(self.record.state.slot)
-        if self._images.running != self.record.state.slot:
-            self._reboot()
-
     def question(self):
         # -> (hardware class, running release) to ask the server about.
         return self._images.hardware(), self._version
@@ -62,11 +55,29 @@ class ImageAgent(OtaAgent):
 
     # -- where OtaAgent leaves the how to the layer
 
+    def _leave(self, on_trial):
+        slot = self.record.state.slot
+        try:
+            self._images.select(slot)
+        except OtaError as refusal:
+            self._tell(refusal.reason)  # judged again at the next start
+        if self._images.running != slot:
+            self._reboot()
+
+    def _runs_in(self, slot):
+        return slot == self._images.running
+
+    def _is_held(self):
+        return False  # on arming and on offers this layer asks `_is_busy`
+
     def _check(self, manifest):
         if self._is_busy():
             raise OtaError(states.NOT_NOW)
         state = self.record.state
         self._images.check_manifest(manifest, state.target(), self._site, self._version)
+
+    def _fits(self, manifest):
+        return True  # an image stands on nothing
 
     def _is_busy(self):
         # Whether the application's update has to be over first.

@@ -25,7 +25,7 @@ def main(board):
     board.image_on_trial = state.state == states.TRIAL
     board.image_pending = state.state != states.CONFIRMED or state.reason != states.NONE
     if state.reason:
-        print(f"[image] {states.NAMES[state.state]}: {states.REASONS[state.reason]}")
+        print(f"[image] {states.NAMES[state.state]}: {states.in_words(state.reason)}")
     return chosen == images.running
 
 

@@ -94,9 +94,7 @@ def check_slot_steps(root, slot, digest, image_version, image_digest):
     # runs on this image. Yields every few KiB; never raises for bad contents.
     try:
         manifest = load_manifest(root, slot, digest)
-        if manifest is None or not manifest.firmware_min <= image_version <= manifest.firmware_max:
-            return False
-        if not fits.over_image(manifest, image_digest):
+        if manifest is None or not is_over_image(manifest, image_version, image_digest):
             return False
         wanted = {}
         for path, size, file_hash in manifest.files:
@@ -114,6 +112,12 @@ def check_slot_steps(root, slot, digest, image_version, image_digest):
         return True
     except OSError:
         return False
+
+
+def is_over_image(manifest, image_version, image_digest):
+    # Whether a bundle was made over the image with this number and digest.
+    in_range = manifest.firmware_min <= image_version <= manifest.firmware_max
+    return in_range and fits.over_image(manifest, image_digest)
 
 
 def load_manifest(root, slot, digest):

@@ -32,10 +32,29 @@ def choose(board, image_version, image_digest):
     def is_whole(slot, digest):
         return _run(install.check_slot_steps(board.root, slot, digest, image_version, image_digest))
 
+    known = record.state
+    if getattr(board, "image_on_trial", False):
+        # Until the image stays, the application's record is that of the image before: its bundle has to be
+        # there when the terminal goes back. It runs if it was made over both.
+        is_fit = known.slot != FACTORY and is_whole(known.slot, known.hash)
+        return known.slot if is_fit else FACTORY, known
     spent = board.reset_cause() != POWER_ON
-    state, slot = states.boot(record.state, spent, is_whole)
+    state, slot = states.boot(known, spent, is_whole)
+    if state.reason == states.BOTH_BAD and _is_of_another_image(
+        board.root, known, image_version, image_digest
+    ):
+        state = state.but(reason=states.OTHER_IMAGE)
     record.store(state)
     return slot, state
+
+
+def _is_of_another_image(root, state, image_version, image_digest):
+    # Whether the active bundle is not rotten, but made over another image.
+    try:
+        manifest = install.load_manifest(root, state.slot, state.hash)
+    except OSError:
+        return False
+    return manifest is not None and not install.is_over_image(manifest, image_version, image_digest)
 
 
 def main(board):
@@ -51,13 +70,7 @@ def main(board):
     if not _image_may_run(board):
         board.reset()
         return
-    board.image_version = VERSION
-    board.image_digest = fits.own_digest()
-    slot, state = choose(board, VERSION, board.image_digest)
-    board.on_trial = state.state == states.TRIAL
-    board.update_pending = state.state != states.CONFIRMED or state.reason != states.NONE
-    if state.reason:
-        print(f"[loader] {states.NAMES[state.state]}: {states.REASONS[state.reason]}")
+    slot = _chosen(board, VERSION)
     path = None if slot == FACTORY else install.app_path(board.root, slot)
     watchdog_ms = board.options().get("watchdog_ms", _WATCHDOG_MS)
     if _is_tried(board) and watchdog_ms:
@@ -73,13 +86,37 @@ def main(board):
         board.reset()
 
 
-def _image_may_run(board):
-    # Whether the firmware image that runs is the right one; always, where there is only one.
-    if not hasattr(board, "images") or board.images() is None:
-        return True
-    from . import image_boot
+def _chosen(board, version):
+    # -> the slot to run. Whatever choosing dies of, the image's own application runs and takes an update.
+    board.image_version = version
+    board.image_digest = fits.own_digest()
+    board.on_trial = False
+    board.update_pending = True
+    try:
+        slot, state = choose(board, version, board.image_digest)
+    except Exception as error:  # noqa: BLE001 - a terminal at the prompt is a brick
+        _tell(error)
+        print("[loader] no application could be chosen: the factory application runs")
+        return FACTORY
+    board.on_trial = state.state == states.TRIAL
+    board.update_pending = state.state != states.CONFIRMED or state.reason != states.NONE
+    if state.reason:
+        print(f"[loader] {states.NAMES[state.state]}: {states.in_words(state.reason)}")
+    return slot
 
-    return image_boot.main(board)
+
+def _image_may_run(board):
+    # Whether the firmware image that runs is the right one; always, where there is only one, or where
+    # judging it fails.
+    try:
+        if not hasattr(board, "images") or board.images() is None:
+            return True
+        from . import image_boot
+
+        return image_boot.main(board)
+    except Exception as error:  # noqa: BLE001 - a terminal at the prompt is a brick
+        _tell(error)
+        return True
 
 
 def _is_tried(board):

@@ -51,6 +51,7 @@ NOT_SELECTED = const(22)  # the bootloader's choice could not be stored, or did 
 NOT_NOW = const(23)  # the application's own update comes first
 WRONG_IMAGE = const(24)  # a bundle made over another image of the same number, or over none it names
 WRONG_CODE = const(25)  # a compiled module for another processor, or another MicroPython
+OTHER_IMAGE = const(26)  # the bundle that ran was made over another image: the factory application runs
 REASONS = (
     "none",
     "tries-spent",
@@ -78,7 +79,14 @@ REASONS = (
     "not-now",
     "wrong-image",
     "wrong-code",
+    "other-image",
 )
+
+
+def in_words(reason):
+    # -> the reason's name. A record may hold one that was given after this code was frozen.
+    return REASONS[reason] if reason < len(REASONS) else "reason " + str(reason)
+
 
 MAX_TRIES = const(3)
 MAX_STARTS = const(10)
