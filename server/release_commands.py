@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +15,12 @@ from server.admin_commands import opened, print_table
 from server.config import KEYS_NAME, ConfigError, check_name
 from server.devices.keys import KeyStore
 from server.releases import files, words
+from server.releases.lineage import verified_step
 from server.releases.publishing import plan_of, prepare, share_of
 from server.releases.rollout import RolloutState
-from server.releases.views import release_view, step_view, terminal_view
+from server.releases.views import release_view, retired, step_view, terminal_view
 from server.storage import release_reads, releases
 from server.storage.database import Database
-from server.wire.rotation import Rotation
 
 _STATES = {"pause": RolloutState.PAUSED, "resume": RolloutState.RUNNING, "halt": RolloutState.HALTED}
 
@@ -29,16 +30,26 @@ def publish(args: argparse.Namespace) -> int:
     with opened(args) as (database, site):
         root = KeyStore(args.state / KEYS_NAME, site).root
         bundle = files.load(args.folder, root)
-        for path in args.rotation:
-            frame = path.read_bytes()
-            _, after = Rotation.decode(frame).open(root)
-            releases.add_rotation(database, site, after.epoch, frame)
+        rotations = [verified_step(path.read_bytes(), root) for path in args.rotation]
         new = prepare(bundle)
         plan = plan_of(new.ref, args.percent, args.group, args.halt_percent, args.halt_failures)
-        fresh = releases.publish(database, site, new, plan, int(time.time()))
+        fresh = releases.publish(database, site, new, plan, int(time.time()), rotations)
+        left = retired(release_reads.published(database, site)) if rotations else []
     ref, version = new.ref.hex(), words.version(new.version)
+    for warning in left:
+        print(f"tableside server: {warning}", file=sys.stderr)
     if args.json:
-        print(json.dumps({"reference": ref, "version": version, "hardware": new.hardware, "new": fresh}))
+        print(
+            json.dumps(
+                {
+                    "reference": ref,
+                    "version": version,
+                    "hardware": new.hardware,
+                    "new": fresh,
+                    "warnings": left,
+                }
+            )
+        )
         return 0
     size = bundle.manifest.size
     print(
@@ -154,7 +165,8 @@ def listing(args: argparse.Namespace) -> int:
 def status(args: argparse.Namespace) -> int:
     """`status`."""
     with opened(args) as (database, site):
-        known = [release_view(one) for one in release_reads.published(database, site)]
+        stored = release_reads.published(database, site)
+        known, warnings = [release_view(one) for one in stored], retired(stored)
         terminals = [terminal_view(one) for one in release_reads.terminals(database, site)]
     if args.json:
         print(json.dumps({"releases": known, "terminals": terminals}))
@@ -163,7 +175,7 @@ def status(args: argparse.Namespace) -> int:
         ("reference", "version", "hardware", "rollout", "share", "group", "installed", "failed", "under way"),
         [
             (
-                one["reference"], one["version"], one["hardware"], one["state"],
+                one["reference"], one["version"], one["hardware"], _shown_state(one),
                 f"{one['share_percent']:g} %", one["group"] or "-", one["installed"], one["failed"],
                 one["offered"] + one["started"],
             )
@@ -173,6 +185,8 @@ def status(args: argparse.Namespace) -> int:
     for one in known:
         if one["reason"]:
             print(f"  {one['version']} ({one['hardware']}): {one['reason']}")
+    for warning in warnings:
+        print(f"  {warning}")
     print()
     print_table(
         ("terminal", "group", "hardware", "online", "runs", "slot", "state", "why"),
@@ -186,6 +200,12 @@ def status(args: argparse.Namespace) -> int:
         ],
     )  # fmt: skip
     return 0
+
+
+def _shown_state(one: dict[str, Any]) -> str:
+    """What is happening with a rollout: nobody is offered what a newer release supersedes."""
+    instead = one["superseded_by"]
+    return one["state"] if instead is None or one["state"] == "halted" else f"superseded by {instead}"
 
 
 def history(args: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from server.config import ConfigError, check_name
 from server.releases.bundle import Bundle, check_contents
@@ -28,6 +28,7 @@ def prepare(bundle: Bundle) -> NewRelease:
         bundle=bundle.data,
         images=(manifest.firmware_minimum, manifest.firmware_maximum),
         image_digest=check_contents(bundle.files, manifest.hardware),
+        key_epoch=bundle.offer.key_epoch,
     )
 
 
@@ -35,7 +36,7 @@ def share_of(percent: str) -> int:
     """Hundredths of a percent, 0 to 10000. Raises: ConfigError."""
     try:
         share = Decimal(percent) * 100
-    except InvalidOperation:
+    except ArithmeticError:  # no number, or one that no computer holds
         share = Decimal(-1)
     if not share.is_finite() or not 0 <= share <= WHOLE_SHARE or share != share.to_integral_value():
         raise ConfigError(f"{percent!r} is not a percentage from 0 to 100 in steps of 0.01")

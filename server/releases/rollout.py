@@ -6,7 +6,7 @@ one for every release, and a larger share always contains the smaller one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
@@ -16,6 +16,8 @@ from server.releases.serving import ServedBundle
 from server.wire.updates import OtaState
 
 WHOLE_SHARE = 10_000
+SERVED_PER_GROUP = 8  # releases that are served at once, of a hardware class and group of terminals
+SERVED_MAX_BYTES = 128 * 1024 * 1024  # of all bundles together; a running server holds them in memory
 DEFAULT_HALT_PERCENT = 20
 DEFAULT_HALT_FAILURES = 1
 CONFIRMED, ROLLED_BACK = 0, 5
@@ -77,6 +79,70 @@ class Rollout:
         return failed >= self.halt_failures and failed * 100 >= self.halt_percent * finished
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A published release with what decides who is served what; size in bytes."""
+
+    version: int
+    hardware: str
+    size_bytes: int
+    rollout: Rollout
+
+
+def superseded_by(one: Placed, others: Iterable[Placed]) -> Placed | None:
+    """The highest release that every terminal of this one's rollout is offered instead, if there is one."""
+    instead = [
+        other
+        for other in others
+        if other.hardware == one.hardware
+        and other.version > one.version
+        and other.rollout.state is RolloutState.RUNNING
+        and other.rollout.share == WHOLE_SHARE
+        and other.rollout.group in ("", one.rollout.group)
+    ]
+    return max(instead, key=lambda other: other.version, default=None)
+
+
+def needed(known: Sequence[Placed]) -> list[Placed]:
+    """The releases a server has to serve: all but the halted and the superseded ones."""
+    return [
+        one
+        for one in known
+        if one.rollout.state is not RolloutState.HALTED and superseded_by(one, known) is None
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """More releases than a server holds at once; `hardware` and `group` are "" where it is their bytes."""
+
+    hardware: str
+    group: str
+    oldest: Placed
+
+
+def crowd(before: Sequence[Placed], after: Sequence[Placed]) -> Crowd | None:
+    """Return what a change from one set of releases to another makes too many, if it does.
+
+    Only what grows is judged: whatever was there before may stay, shrink or change.
+    """
+    had, have = _gathered(before), _gathered(after)
+    for (hardware, group), found in have.items():
+        if len(found) > max(SERVED_PER_GROUP, len(had.get((hardware, group), ()))):
+            return Crowd(hardware, group, min(found, key=lambda one: one.version))
+    size, new_size = (sum(one.size_bytes for one in needed(known)) for known in (before, after))
+    if new_size > max(SERVED_MAX_BYTES, size):
+        return Crowd("", "", needed(after)[0])
+    return None
+
+
+def _gathered(known: Sequence[Placed]) -> dict[tuple[str, str], list[Placed]]:
+    found: dict[tuple[str, str], list[Placed]] = {}
+    for one in needed(known):
+        found.setdefault((one.hardware, one.rollout.group), []).append(one)
+    return found
+
+
 def place(device: str, ref: bytes) -> int:
     """A terminal's place in a release's rollout, 0 to 9999: uniform, and fixed for the pair."""
     return int.from_bytes(sha256(ref + device.encode()).digest()[:8], "big") % WHOLE_SHARE
@@ -88,12 +154,17 @@ def choose(
     running: int,
     bundles: Iterable[ServedBundle],
     rollouts: Mapping[bytes, Rollout],
+    key_epoch: int = 0,
 ) -> ServedBundle | None:
-    """Return the highest release above the running one that this terminal shall have now, if there is one."""
+    """Return the highest release above the running one that this terminal shall have now, if there is one.
+
+    None of a release key older than `key_epoch`, the newest the terminal knows: it would refuse it.
+    """
     fitting = [
         served
         for served in bundles
         if served.bundle.manifest.version > running
+        and served.key_epoch >= key_epoch
         and (rollout := rollouts.get(served.ref)) is not None
         and rollout.state is RolloutState.RUNNING
         and rollout.includes(device, group)

@@ -20,6 +20,7 @@ class ServedBundle:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.ref = bundle.hash[:REFERENCE_BYTES]
+        self.key_epoch = bundle.offer.key_epoch
         self._chunk_size = bundle.manifest.chunk_size
         self._hashes = b"".join(chunk_hashes(bundle.data, self._chunk_size))
 
@@ -43,22 +44,11 @@ class ServedBundle:
 
 
 class Releases:
-    """The published bundles of a site, at most `limit` of them; the newest push out the oldest."""
+    """The bundles a site serves, every one it is given: how many there may be is judged at publication."""
 
-    def __init__(self, bundles: Iterable[Bundle] = (), limit: int = 8) -> None:
-        self._limit = limit
-        self._served: dict[bytes, ServedBundle] = {}
-        for bundle in bundles:
-            self.publish(bundle)
-
-    def publish(self, bundle: Bundle) -> ServedBundle:
-        """Serve one more bundle from now on."""
-        served = ServedBundle(bundle)
-        self._served.pop(served.ref, None)
-        self._served[served.ref] = served
-        while len(self._served) > self._limit:
-            del self._served[next(iter(self._served))]
-        return served
+    def __init__(self, bundles: Iterable[Bundle] = ()) -> None:
+        served = [ServedBundle(bundle) for bundle in bundles]
+        self._served = {one.ref: one for one in served}
 
     def offers(self) -> list[ServedBundle]:
         """Return everything served, oldest first."""

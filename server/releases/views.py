@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from server.releases import words
+from server.releases.rollout import RolloutState
 from server.storage.release_reads import HistoryStep, StoredRelease, TerminalUpdate
 
 
@@ -22,8 +24,21 @@ def release_view(one: StoredRelease) -> dict[str, Any]:
         "halt_percent": plan.halt_percent,
         "halt_failures": plan.halt_failures,
         "reason": one.reason,
+        "superseded_by": None if one.superseded_by is None else words.version(one.superseded_by),
+        "key_epoch": one.key_epoch,
+        "key_retired": one.key_retired,
         **one.outcomes,
     }
+
+
+def retired(known: Iterable[StoredRelease]) -> list[str]:
+    """A sentence for every rollout whose release key has a successor: not all of its terminals take it."""
+    return [
+        f"{words.version(one.version)} ({one.hardware}, {one.ref.hex()}) is signed with the release key of "
+        f"epoch {one.key_epoch}: terminals that know a newer one refuse it; sign a higher number anew"
+        for one in known
+        if one.key_retired and one.superseded_by is None and one.rollout.state is not RolloutState.HALTED
+    ]
 
 
 def terminal_view(one: TerminalUpdate) -> dict[str, Any]:

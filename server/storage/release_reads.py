@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row, Select, func, select
+from sqlalchemy.engine import Connection
 
-from server.releases.rollout import Outcome, Rollout, RolloutState
+from server.releases.rollout import Outcome, Placed, Rollout, RolloutState, needed, superseded_by
 from server.storage.database import Database
 from server.storage.schema import device, presence, release, update_state
 from server.storage.schema_releases import (
@@ -19,11 +20,16 @@ from server.storage.schema_releases import (
     update_history,
     update_question,
 )
+from server.wire.updates import Offer
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRelease:
-    """A published release and its rollout; sizes in bytes, times in unix seconds."""
+    """A published release and its rollout; sizes in bytes, times in unix seconds.
+
+    ``superseded_by`` is the version that all of its rollout's terminals are offered instead, if there is one.
+    ``key_retired`` says that terminals which have followed a key rotation refuse it.
+    """
 
     ref: bytes
     version: int
@@ -33,6 +39,9 @@ class StoredRelease:
     rollout: Rollout
     reason: str
     outcomes: Mapping[str, int]
+    superseded_by: int | None
+    key_epoch: int
+    key_retired: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +98,38 @@ def rollout_of(row: Row[Any]) -> Rollout:
     )
 
 
+def _published_rows(connection: Connection, site: str) -> Sequence[Row[Any]]:
+    columns = (release.c.version, release.c.hardware, release.c.published_at, release.c.offer)
+    return connection.execute(
+        select(*columns, func.length(release.c.bundle).label("size"), rollout)
+        .join(rollout, (rollout.c.site == release.c.site) & (rollout.c.ref == release.c.ref))
+        .where(release.c.site == site)
+        .order_by(release.c.published_at, release.c.version)
+    ).all()
+
+
+def _placed(row: Row[Any]) -> Placed:
+    return Placed(row.version, row.hardware, row.size, rollout_of(row))
+
+
+def placed(connection: Connection, site: str) -> list[Placed]:
+    """Every release with its rollout, oldest first."""
+    return [_placed(row) for row in _published_rows(connection, site)]
+
+
+def newest_epoch(connection: Connection, site: str) -> int:
+    """The newest release key a published rotation leads to, 0 without any."""
+    found = connection.execute(select(func.max(key_rotation.c.epoch)).where(key_rotation.c.site == site))
+    return int(found.scalar() or 0)
+
+
 def on_offer(database: Database, site: str) -> OnOffer:
-    """Everything published, for the server that serves it."""
+    """Everything that has to be served, for the server that does: halted and superseded releases are not."""
     with database.engine.connect() as connection:
+        refs = [one.rollout.ref for one in needed(placed(connection, site))]
         bundles = connection.execute(
             select(release.c.offer, release.c.bundle)
-            .where(release.c.site == site)
+            .where(release.c.site == site, release.c.ref.in_(refs))
             .order_by(release.c.published_at, release.c.version)
         ).all()
         plans = connection.execute(select(rollout).where(rollout.c.site == site)).all()
@@ -116,14 +151,9 @@ def on_offer(database: Database, site: str) -> OnOffer:
 
 def published(database: Database, site: str) -> list[StoredRelease]:
     """Every release with its rollout and how many terminals it has reached, oldest first."""
-    columns = (release.c.version, release.c.hardware, release.c.published_at)
     with database.engine.connect() as connection:
-        rows = connection.execute(
-            select(*columns, func.length(release.c.bundle).label("size"), rollout)
-            .join(rollout, (rollout.c.site == release.c.site) & (rollout.c.ref == release.c.ref))
-            .where(release.c.site == site)
-            .order_by(release.c.published_at, release.c.version)
-        ).all()
+        rows = _published_rows(connection, site)
+        newest_key = newest_epoch(connection, site)
         counted = connection.execute(
             select(rollout_device.c.ref, rollout_device.c.outcome, func.count())
             .where(rollout_device.c.site == site)
@@ -133,13 +163,19 @@ def published(database: Database, site: str) -> list[StoredRelease]:
     for ref, outcome, count in counted:
         outcomes.setdefault(bytes(ref), {})[outcome] = count
     none = {outcome.value: 0 for outcome in Outcome}
-    return [
-        StoredRelease(
-            bytes(row.ref), row.version, row.hardware, row.size, row.published_at, rollout_of(row),
-            row.reason, none | outcomes.get(bytes(row.ref), {}),
-        )
-        for row in rows
-    ]  # fmt: skip
+    known = [_placed(row) for row in rows]
+    found = []
+    for row, one in zip(rows, known, strict=True):
+        ref, instead = one.rollout.ref, superseded_by(one, known)
+        key_epoch = Offer.decode(bytes(row.offer)).key_epoch
+        found.append(
+            StoredRelease(
+                ref, one.version, one.hardware, one.size_bytes, row.published_at, one.rollout, row.reason,
+                none | outcomes.get(ref, {}), None if instead is None else instead.version, key_epoch,
+                key_epoch < newest_key,
+            )
+        )  # fmt: skip
+    return found
 
 
 def terminals(database: Database, site: str) -> list[TerminalUpdate]:

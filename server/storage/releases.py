@@ -5,19 +5,21 @@ What terminals report is written by ``update_reports``; ``release_reads`` reads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.engine import Connection
 
 from server.releases import words
-from server.releases.rollout import Rollout, RolloutState
+from server.releases.lineage import Step, newest, stored_step, stranded
+from server.releases.rollout import SERVED_MAX_BYTES, SERVED_PER_GROUP, Placed, Rollout, RolloutState, crowd
 from server.storage.admin import AdminError
 from server.storage.database import Database
-from server.storage.release_reads import rollout_of
+from server.storage.release_reads import placed, rollout_of
 from server.storage.schema import device, release
 from server.storage.schema_releases import device_group, image_pin, key_rotation, rollout
+from server.wire.updates import Offer
 
 
 class ReleaseError(AdminError):
@@ -30,7 +32,9 @@ class ReleaseError(AdminError):
 
 @dataclass(frozen=True, slots=True)
 class NewRelease:
-    """A verified bundle to publish. ``image``: the number and the digest of the image it was built for."""
+    """A verified bundle to publish. ``images`` are the numbers, ``image_digest`` the digest of the image it
+    was built for, ``key_epoch`` the release key's.
+    """
 
     ref: bytes
     version: int
@@ -39,21 +43,37 @@ class NewRelease:
     bundle: bytes
     images: tuple[int, int]
     image_digest: bytes | None
+    key_epoch: int
 
 
 # ---------------------------------------------------------------- publishing
 
 
-def publish(database: Database, site: str, new: NewRelease, plan: Rollout, now_s: int) -> bool:
-    """Store a release and its rollout; publishing the same one again changes nothing. -> whether it is new.
+def publish(
+    database: Database,
+    site: str,
+    new: NewRelease,
+    plan: Rollout,
+    now_s: int,
+    rotations: Sequence[Step] = (),
+) -> bool:
+    """Store a release, its rollout and the rotations to its key: all or nothing. -> whether it is new.
 
-    Raises: ReleaseError LOWER_VERSION, VERSION_TAKEN, IMAGE_TAKEN.
+    Publishing the same one again adds rotations and changes nothing else.
+    Raises: ReleaseError LOWER_VERSION, VERSION_TAKEN, IMAGE_TAKEN, KEY_RETIRED, NO_ROTATION, ROTATION_TAKEN,
+    TOO_MANY_RELEASES.
     """
     with database.admin() as connection:
-        if _known(connection, site, new.ref):
+        before = placed(connection, site)
+        is_known = _known(connection, site, new.ref)
+        if is_known and not rotations:
             return False
-        _check_version(connection, site, new)
-        _pin_image(connection, site, new)
+        if not is_known:
+            _check_version(connection, site, new)
+            _pin_image(connection, site, new)
+        _follow(connection, site, new, rotations)
+        if is_known:
+            return False
         connection.execute(
             insert(release).values(
                 site=site, ref=new.ref, version=new.version, hardware=new.hardware, offer=new.offer,
@@ -61,6 +81,7 @@ def publish(database: Database, site: str, new: NewRelease, plan: Rollout, now_s
             )
         )  # fmt: skip
         connection.execute(insert(rollout).values(site=site, reason="", changed_at=now_s, **_values(plan)))
+        _check_room(connection, site, before)
     return True
 
 
@@ -116,13 +137,57 @@ def withdraw(database: Database, site: str, ref: bytes) -> None:
         connection.execute(delete(release).where(release.c.site == site, release.c.ref == ref))
 
 
-def add_rotation(database: Database, site: str, epoch: int, frame: bytes) -> None:
-    """Keep the statement that leads terminals to the release key of ``epoch``."""
-    with database.admin() as connection:
-        connection.execute(
-            delete(key_rotation).where(key_rotation.c.site == site, key_rotation.c.epoch == epoch)
+def _follow(connection: Connection, site: str, new: NewRelease, rotations: Sequence[Step]) -> None:
+    """Store the rotations if they lead to the release's key, and whoever is known here has a way to it."""
+    frames = connection.execute(select(key_rotation.c.frame).where(key_rotation.c.site == site)).scalars()
+    stored = {step.after: step for step in map(stored_step, map(bytes, frames))}
+    for step in rotations:
+        known = stored.setdefault(step.after, step)
+        if (known.before, known.kid) != (step.before, step.kid):
+            raise ReleaseError(
+                "ROTATION_TAKEN",
+                f"another rotation to a key of epoch {step.after} is published: terminals follow the first "
+                f"one they get; make the next key with `release keygen --rotate`",
+            )
+        if known is step:
+            connection.execute(insert(key_rotation).values(site=site, epoch=step.after, frame=step.frame))
+    latest = newest(stored.values())
+    if new.key_epoch < latest:
+        raise ReleaseError(
+            "KEY_RETIRED",
+            f"it is signed with the release key of epoch {new.key_epoch}; terminals that know the one of "
+            f"epoch {latest} refuse it: build it with a new number and sign it with release-{latest}.pem",
         )
-        connection.execute(insert(key_rotation).values(site=site, epoch=epoch, frame=frame))
+    offers = connection.execute(select(release.c.offer).where(release.c.site == site)).scalars()
+    older = {Offer.decode(bytes(offer)).key_epoch for offer in offers} | {step.before for step in rotations}
+    lost = stranded((epoch for epoch in older if epoch < new.key_epoch), new.key_epoch, stored.values())
+    if lost is not None:
+        raise ReleaseError(
+            "NO_ROTATION",
+            f"it is signed with the release key of epoch {new.key_epoch}; terminals that know the one of "
+            f"epoch {lost} refuse it: publish it with --rotation and every rotation-N.cbor from "
+            f"{lost + 1} to {new.key_epoch}",
+        )
+
+
+def _check_room(connection: Connection, site: str, before: Sequence[Placed]) -> None:
+    """Refuse a change that makes more releases than a server holds."""
+    found = crowd(before, placed(connection, site))
+    if found is None:
+        return
+    oldest = f"{words.version(found.oldest.version)} ({found.oldest.rollout.ref.hex()})"
+    if not found.hardware:
+        raise ReleaseError(
+            "TOO_MANY_RELEASES",
+            f"all bundles on offer would be over {SERVED_MAX_BYTES} bytes: withdraw one first, for example "
+            f"{oldest}",
+        )
+    whom = f"group {found.group}" if found.group else "all terminals"
+    raise ReleaseError(
+        "TOO_MANY_RELEASES",
+        f"for {found.hardware} and {whom} {SERVED_PER_GROUP} releases are on offer already: withdraw one, "
+        f"for example {oldest}, or give a newer one to 100 percent, which supersedes the older ones",
+    )
 
 
 # ---------------------------------------------------------------- rollouts
@@ -153,10 +218,10 @@ def _need(connection: Connection, site: str, ref: bytes) -> Rollout:
 def set_rollout(database: Database, site: str, ref: bytes, now_s: int, **changed: int | str) -> Rollout:
     """Change share, group, halt_percent or halt_failures of a rollout; what it has reached stays reached.
 
-    Raises: ReleaseError UNKNOWN_RELEASE, HALTED.
+    Raises: ReleaseError UNKNOWN_RELEASE, HALTED, TOO_MANY_RELEASES.
     """
     with database.admin() as connection:
-        plan = _need(connection, site, ref)
+        plan, before = _need(connection, site, ref), placed(connection, site)
         if plan.state is RolloutState.HALTED:
             raise ReleaseError(
                 "HALTED",
@@ -166,6 +231,7 @@ def set_rollout(database: Database, site: str, ref: bytes, now_s: int, **changed
         names = {"group": "group_name"}
         values = {names.get(name, name): value for name, value in changed.items()}
         _change(connection, site, ref, {**values, "changed_at": now_s})
+        _check_room(connection, site, before)
         return _need(connection, site, ref)
 
 
@@ -181,15 +247,18 @@ def move(
 ) -> RolloutState:
     """Pause, halt or resume a rollout; -> the state it had. ``despite`` lets a halted one go on.
 
-    Raises: ReleaseError UNKNOWN_RELEASE, HALTED.
+    A halt or a pause is never refused for want of room, though it may bring back what was superseded.
+    Raises: ReleaseError UNKNOWN_RELEASE, HALTED, TOO_MANY_RELEASES.
     """
     with database.admin() as connection:
-        before = _need(connection, site, ref).state
+        before, known = _need(connection, site, ref).state, placed(connection, site)
         if before is RolloutState.HALTED and target is not RolloutState.HALTED and not despite:
             raise ReleaseError(
                 "HALTED", f"the rollout of {ref.hex()} is halted; say --despite-failures if it shall go on"
             )
         _change(connection, site, ref, {"state": target.value, "reason": reason, "changed_at": now_s})
+        if target is RolloutState.RUNNING:
+            _check_room(connection, site, known)
     return before
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from server.devices.verify import Session
 from server.releases.rollout import Rollout, RolloutState, choose
@@ -39,6 +40,13 @@ class SiteReleases:
     rotations: tuple[tuple[int, bytes], ...] = ()
 
 
+class _Asked(NamedTuple):
+    """What a terminal said of itself: the release it runs, the epoch of the release key it knows."""
+
+    running: int
+    key_epoch: int
+
+
 class Updates:
     """Offers and serves bundles through ``send(device, topic_tail, payload)``. ``clock`` gives monotonic
     seconds.
@@ -61,7 +69,7 @@ class Updates:
         self._clock = clock
         self._on_offer = SiteReleases()
         self._running: dict[str, int] = {}
-        self._asked: dict[str, dict[str, int]] = {}  # device -> hardware class -> running release
+        self._asked: dict[str, dict[str, _Asked]] = {}  # device -> hardware class -> its question
         self._offered: dict[str, tuple[float, frozenset[bytes]]] = {}
         self._reports: deque[tuple[str, Report]] = deque(maxlen=MAX_REPORTS)
 
@@ -77,7 +85,7 @@ class Updates:
     def targets(self, device: str) -> list[ServedBundle]:
         """The bundles a terminal shall have now: at most one for each hardware class it has asked about."""
         asked = self._asked.get(device, {})
-        found = [self._chosen(device, running, hardware) for hardware, running in asked.items()]
+        found = [self._chosen(device, hardware, said) for hardware, said in asked.items()]
         return [served for served in found if served is not None]
 
     def served(self, ref: bytes) -> ServedBundle | None:
@@ -115,12 +123,12 @@ class Updates:
         if session is None:
             raise Refusal(RefusalCode.UNKNOWN_SESSION, "an answer needs a session to be bound to")
         self._remember(device, ask)
-        target = self._chosen(device, ask.running, ask.hardware)
+        target = self._chosen(device, ask.hardware, _Asked(ask.running, ask.key_epoch))
         ref, version = (b"", 0) if target is None else (target.ref, target.bundle.manifest.version)
         self._send(device, FRESH, session.seal_fresh(OtaFresh(ask.nonce, ref, version)))
         if target is not None and ask.key_epoch:
             for epoch, rotation in self._on_offer.rotations:
-                if epoch > ask.key_epoch:
+                if ask.key_epoch < epoch <= target.key_epoch:  # no further: it may need the older key again
                     self._send(device, ROTATION, rotation)
         self._offer(device)
 
@@ -129,7 +137,7 @@ class Updates:
         asked = self._asked.setdefault(device, {})
         if ask.hardware not in asked and len(asked) == MAX_CLASSES:
             asked.clear()
-        asked[ask.hardware] = ask.running
+        asked[ask.hardware] = _Asked(ask.running, ask.key_epoch)
         self._reports.append((device, ask))
 
     def get(self, device: str, frame: bytes) -> None:
@@ -185,10 +193,11 @@ class Updates:
             return self.targets(device)
         bundles = self._on_offer.releases.offers()
         kinds = sorted({served.bundle.manifest.hardware for served in bundles})
-        found = [self._chosen(device, self._running[device], hardware) for hardware in kinds]
+        found = [self._chosen(device, hardware, _Asked(self._running[device], 0)) for hardware in kinds]
         return [served for served in found if served is not None]
 
-    def _chosen(self, device: str, running: int, hardware: str) -> ServedBundle | None:
+    def _chosen(self, device: str, hardware: str, said: _Asked) -> ServedBundle | None:
         plan = self._on_offer
         bundles = [one for one in plan.releases.offers() if one.bundle.manifest.hardware == hardware]
-        return choose(device, plan.groups.get(device, ""), running, bundles, plan.rollouts)
+        group = plan.groups.get(device, "")
+        return choose(device, group, said.running, bundles, plan.rollouts, said.key_epoch)

@@ -138,6 +138,11 @@ class Offer:
     manifest_frame: bytes
     certificate: bytes
 
+    @property
+    def key_epoch(self) -> int:
+        """The epoch its certificate claims, not verified. Raises: Refusal."""
+        return Certificate.claimed(self.certificate, RELEASE).epoch
+
     def encode(self) -> bytes:
         """Return the frame. Raises: Refusal(TOO_LARGE)."""
         frame = encode([self.manifest_frame, self.certificate])

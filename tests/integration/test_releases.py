@@ -28,12 +28,12 @@ BODY = bytes(range(256)) * 9
 ROOT = VerifyKey((KEYS / "root.pub.der").read_bytes(), 3072)
 
 
-def bundle(version: int, image: bytes = bytes(32)) -> Bundle:
+def bundle(version: int, image: bytes = bytes(32), hardware: str = HARDWARE) -> Bundle:
     """A release by the fixtures' release key, for an image of this digest."""
     signer = load_signer(KEYS / "release.pem")
     content = {"assets/image.txt": image_file(image), "assets/rates.bin": BODY}
     certificate = certify(load_signer(KEYS / "root.pem"), signer.spki)
-    return build_bundle(content, Target(HARDWARE, version, 0, IMAGE, IMAGE), signer, certificate)
+    return build_bundle(content, Target(hardware, version, 0, IMAGE, IMAGE), signer, certificate)
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +106,25 @@ def test_ranges_that_make_no_sense_and_copies_that_are_fresh_are_answered_as_htt
     assert (known.status_code, known.content) == (304, b"")
 
 
+def test_what_status_calls_running_is_served_however_much_else_was_published(
+    server: BenchServer, api: Api, tmp_path: Path
+) -> None:
+    made = [bundle(1, hardware="pi"), *(bundle(number, hardware="esp32-rv32imc") for number in (1, 2))]
+    for number, one in enumerate(made):
+        files.save(one, tmp_path / str(number))
+        server.admin("release", "publish", str(tmp_path / str(number)), "--percent", "100")
+    shown = {one["reference"]: one for one in json.loads(server.admin("release", "list", "--json"))}
+    offered = [one for one in made if shown[one.hash[:8].hex()]["superseded_by"] is None]
+    assert offered == [made[0], made[-1]]
+    for one in offered:
+        path = f"/v1/releases/{one.hash.hex()}/offer"
+        eventually(lambda at=path: api.get(at).status_code == 200, "a running release is served")  # type: ignore[misc]
+    problem(api.get(f"/v1/releases/{made[1].hash.hex()}/offer"), 404, "unknown_release")
+    assert "superseded by 0.0.2" in server.admin("release", "status")
+    for one in made:
+        server.admin("release", "withdraw", one.hash[:8].hex())
+
+
 def test_a_terminal_gets_only_what_its_rollout_gives_it(
     server: BenchServer, api: Api, published: Bundle
 ) -> None:
@@ -143,7 +162,9 @@ def test_a_manager_publishes_and_rolls_out_over_http(api: Api) -> None:
     spoilt = base64.b64encode(release.data[:-1] + b"?").decode()
     problem(api.post("/v1/releases", body | {"bundle": spoilt}), 422, "bad_release")
     problem(api.post("/v1/releases", body | {"bundle": "Ü"}), 422, "invalid")
-    problem(api.post(f"/v1/releases/{ref}/rollout", {"percent": "101"}), 422, "config")
+    for percent in ("101", "", "1e999999"):
+        problem(api.post(f"/v1/releases/{ref}/rollout", {"percent": percent}), 422, "config")
+    problem(api.post("/v1/releases", body | {"percent": "1e999999"}), 422, "config")
     assert api.post(f"/v1/releases/{ref}/rollout", {"percent": "12.5"}).json()["share_percent"] == 12.5
     assert api.post(f"/v1/releases/{ref}/state", {"state": "halted", "reason": "x"}).status_code == 200
     problem(api.post(f"/v1/releases/{ref}/state", {"state": "running"}), 409, "halted")

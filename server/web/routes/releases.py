@@ -49,6 +49,9 @@ class ReleaseView(BaseModel):
     halt_percent: int
     halt_failures: int
     reason: str
+    superseded_by: str | None
+    key_epoch: int
+    key_retired: bool
     offered: int
     started: int
     installed: int
@@ -213,7 +216,8 @@ async def roll_out(
 ) -> Response:
     """Offer a release to another share of the terminals, or to another group."""
     services, ref = services_of(request), bytes.fromhex(reference)
-    wanted = plan_of(ref, body.percent or "0", body.group, body.halt_percent, body.halt_failures)
+    percent = "0" if body.percent is None else body.percent
+    wanted = plan_of(ref, percent, body.group, body.halt_percent, body.halt_failures)
     given: dict[str, int | str | None] = {
         "share": None if body.percent is None else wanted.share,
         "group": body.group,

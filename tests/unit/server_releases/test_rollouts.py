@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from database_kit import transaction
+from release_kit import offer, rotation
 
 from server.config import ConfigError
 from server.devices.records import DeviceState
@@ -23,7 +24,7 @@ SITE = "demo"
 OLD, NEW, NEWER = 0x0100, 0x0101, 0x0102
 REF, OTHER = b"release1", b"release2"
 PLAN = Rollout(REF, RolloutState.RUNNING, 10_000)
-RELEASE = NewRelease(REF, NEW, "process", b"offer", b"bundle", (OLD, OLD), bytes(32))
+RELEASE = NewRelease(REF, NEW, "process", offer(1), b"bundle", (OLD, OLD), bytes(32), 1)
 CONFIRMED, STAGING, TRIAL, ROLLED_BACK = 0, 1, 4, 5
 
 
@@ -68,7 +69,7 @@ def test_a_group_gets_what_is_for_it_and_nobody_else_does() -> None:
     assert not plan.includes("t-0001", "bar")
 
 
-@pytest.mark.parametrize("text", ["-1", "100.01", "0.001", "x", "nan", "1e9", ""])
+@pytest.mark.parametrize("text", ["-1", "100.01", "0.001", "x", "nan", "1e9", "1e999999", "1e-999999", ""])
 def test_a_share_is_a_percentage_in_hundredths(text: str) -> None:
     assert (share_of("0"), share_of("0.01"), share_of("12.5"), share_of("100")) == (0, 1, 1250, 10_000)
     with pytest.raises(ConfigError):
@@ -188,13 +189,15 @@ def test_everything_survives_a_restart(database: Database, tmp_path: Path) -> No
             f"VALUES ('demo', 't-0001', '01', '02', '4', '{DeviceState.ACTIVE.value}', '', 1)"
         )
     releases.set_group(database, SITE, "t-0001", "terrace")
-    releases.add_rotation(database, SITE, 2, b"statement")
+    statement = rotation(1, 2)
+    new = replace(RELEASE, ref=OTHER, version=NEWER, offer=offer(2), key_epoch=2)
+    releases.publish(database, SITE, new, replace(PLAN, ref=OTHER), 2, [statement])
     report(database, ("t-0001", Offered(REF, NEW)), ("t-0001", said(STAGING)))
     before = release_reads.on_offer(database, SITE)
     with closing(open_database(tmp_path)) as again:
         assert release_reads.on_offer(again, SITE) == before
         assert before.groups == {"t-0001": "terrace"}
-        assert before.rotations == ((2, b"statement"),)
+        assert before.rotations == ((2, statement.frame),)
         report(again, ("t-0001", said(ROLLED_BACK, OLD, 1)))
         assert rollout(again).rollout.state is RolloutState.HALTED
 

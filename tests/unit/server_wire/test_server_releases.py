@@ -72,14 +72,6 @@ def test_requests_are_bounded_and_refused_in_codes() -> None:
     assert [chunk.index for chunk in fetch(releases, ref, 1, 37, 16)] == [37, 38]
 
 
-def test_memory_for_releases_is_bounded() -> None:
-    releases = Releases(limit=2)
-    bundles = [a_bundle(version=version) for version in (0x0200, 0x0201, 0x0202)]
-    for bundle in bundles:
-        releases.publish(bundle)
-    assert [served.bundle.hash for served in releases.offers()] == [bundle.hash for bundle in bundles[1:]]
-
-
 def test_a_bundle_survives_the_disk(tmp_path: Path) -> None:
     bundle = a_bundle()
     files.save(bundle, tmp_path / "release")
