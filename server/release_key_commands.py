@@ -25,12 +25,17 @@ def keygen(args: argparse.Namespace) -> int:
     phrase = _passphrase(args)
     made = keys.rotate(args.folder, phrase, args.root) if args.rotate else keys.make(args.folder, phrase)
     if args.json:
-        print(json.dumps({"files": [str(path) for path in made.files], "epoch": made.epoch}))
+        told = {"files": [str(path) for path in made.files], "epoch": made.epoch, "finished": made.finished}
+        print(json.dumps(told))
         return 0
+    if made.finished:
+        print("finished what an interrupted keygen had begun")
     for path in made.files:
         print(f"wrote {path}")
-    if args.rotate:
-        print(f"publish the first release signed with it together with --rotation {made.files[-1]}")
+    statements = [path for path in made.files if path.suffix == ".cbor"]
+    if statements:
+        given = " ".join(f"--rotation {path}" for path in statements)
+        print(f"publish the first release signed with release-{made.epoch}.pem together with {given}")
     else:
         print("keep root.pem offline: whoever has it can make terminals trust other release keys")
     return 0

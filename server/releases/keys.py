@@ -6,7 +6,8 @@ Directory
     rotation-<epoch>.cbor             what leads terminals from the key before to this one
 
 A terminal that knows a release key takes another one only with a rotation that the old key, the new key and
-the root have signed. The root alone is enough for a terminal that knows none yet.
+the root have signed. The root alone is enough for a terminal that knows none yet. The rotations are a chain:
+with one of them lost, terminals that know a key before it are never led on.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from server.devices import keyfiles
 from server.devices.keyfiles import KeyFileError
+from server.releases import together
 from server.releases.bundle import certify
 from server.wire.errors import Refusal, RefusalCode
 from server.wire.frames import CERTIFICATE_MAX_BYTES, RELEASE, Certificate
@@ -40,60 +42,149 @@ class ReleaseKey:
 
 @dataclass(frozen=True)
 class Made:
-    """The files ``make`` or ``rotate`` wrote."""
+    """The files ``make`` or ``rotate`` wrote; ``finished`` says that an earlier call had begun them."""
 
     files: tuple[Path, ...]
     epoch: int
+    finished: bool = False
 
 
 def make(folder: Path, passphrase: bytes | None) -> Made:
-    """Make a root key and the first release key in `folder`. Raises: KeyFileError("exists"), OSError."""
+    """Make a root key and the first release key in `folder`, or what an interrupted call has left out.
+
+    Raises: KeyFileError, OSError.
+    """
+    interrupted = _finish(folder, passphrase)
+    if interrupted is not None:
+        return interrupted
     root_path = folder / ROOT_FILE
-    if root_path.exists():
+    has_root, has_release = root_path.exists(), bool(_epochs(folder))
+    if has_root and has_release:
         raise KeyFileError(
             "exists",
             root_path,
             f"There is a root key {root_path} already: --rotate makes the next release key.",
         )
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    root_key = keyfiles.generate(BITS)
-    root = RsaSigner(root_key)
-    keyfiles.write_private(root_path, keyfiles.to_pem(root_key, passphrase))
-    public = folder / ROOT_PUBLIC_FILE
-    public.write_bytes(root.spki)
-    _, release = _write_release(folder, root, 1, passphrase)
-    return Made((root_path, public, release), 1)
+    if has_release:
+        raise KeyFileError(
+            "missing",
+            root_path,
+            f"There are release keys in {folder} and no root key: put {ROOT_FILE} back or name a new folder.",
+        )
+    files: dict[str, bytes] = {}
+    if has_root:  # a set that was never completed
+        root = load_root(root_path, passphrase)
+    else:
+        root_key = keyfiles.generate(BITS)
+        root = RsaSigner(root_key)
+        files[ROOT_FILE] = keyfiles.to_pem(root_key, passphrase)
+    if not has_root or not (folder / ROOT_PUBLIC_FILE).exists():
+        files[ROOT_PUBLIC_FILE] = root.spki
+    files[_release_name(1)] = _new_release(root, 1, passphrase)[1]
+    return Made(together.write(folder, files), 1, finished=has_root)
 
 
 def rotate(folder: Path, passphrase: bytes | None, root_path: Path | None = None) -> Made:
-    """Make the next release key in `folder` and the rotation that leads to it.
+    """Make the next release key in `folder` and the rotation that leads to it; the chain must be whole.
 
+    Where an earlier call has left a rotation out whose keys are both there, it is made and nothing else.
     Raises: KeyFileError, OSError.
     """
-    newest = newest_release(folder)
-    old = load_release(newest, passphrase)
+    interrupted = _finish(folder, passphrase)
+    if interrupted is not None:
+        return interrupted
+    old = load_release(newest_release(folder), passphrase)
     root = load_root(root_path or folder / ROOT_FILE, passphrase)
-    key, path = _write_release(folder, root, old.epoch + 1, passphrase)
-    made = Rotation.make(old.signer, old.certificate, key.signer, key.certificate, VerifyKey(root.spki, BITS))
-    statement = folder / f"rotation-{key.epoch}.cbor"
-    statement.write_bytes(made.encode())
-    return Made((path, statement), key.epoch)
+    public = VerifyKey(root.spki, BITS)
+    left_out = _missing_rotations(folder, old.epoch, public, passphrase)
+    if left_out:
+        return Made(together.write(folder, left_out), old.epoch, finished=True)
+    key, pem = _new_release(root, old.epoch + 1, passphrase)
+    files = {_release_name(key.epoch): pem, _rotation_name(key.epoch): _rotation(old, key, public)}
+    return Made(together.write(folder, files), key.epoch)
 
 
-def _write_release(
-    folder: Path, root: RsaSigner, epoch: int, passphrase: bytes | None
-) -> tuple[ReleaseKey, Path]:
+def _finish(folder: Path, passphrase: bytes | None) -> Made | None:
+    """Move what an interrupted call has made to its place, if the passphrase is that call's."""
+    names = together.waiting(folder)
+    for name in names:
+        if _RELEASE_FILE.fullmatch(name):
+            load_release(folder / together.READY / name, passphrase)
+    moved = together.recover(folder) if folder.is_dir() else ()
+    return Made(moved, max(_epochs(folder)), finished=True) if moved else None
+
+
+def _missing_rotations(
+    folder: Path, newest: int, root: VerifyKey, passphrase: bytes | None
+) -> dict[str, bytes]:
+    """The rotations up to the newest key that are not there, by name, made again from the keys.
+
+    Raises: KeyFileError where one of these is missing too, or a rotation is another one's.
+    """
+    made = {}
+    for epoch in range(2, newest + 1):
+        path = folder / _rotation_name(epoch)
+        if path.exists():
+            _check_rotation(path, epoch, root)
+            continue
+        keys = [folder / _release_name(number) for number in (epoch - 1, epoch)]
+        if not all(key.exists() for key in keys):
+            raise KeyFileError(
+                "missing",
+                path,
+                f"The rotation {path} is missing, and terminals that know a key before it cannot be led on "
+                f"without it: restore it, or both {keys[0].name} and {keys[1].name}, from where the keys are "
+                f"kept.",
+            )
+        old, new = (load_release(key, passphrase) for key in keys)
+        made[path.name] = _rotation(old, new, root)
+    return made
+
+
+def _check_rotation(path: Path, epoch: int, root: VerifyKey) -> None:
+    try:
+        before, after = Rotation.decode(path.read_bytes()).open(root)
+    except Refusal as refusal:
+        raise KeyFileError(
+            "corrupt", path, f"{path} is not a rotation under this root key ({refusal.detail}): {_RESTORE}."
+        ) from None
+    if (before.epoch, after.epoch) != (epoch - 1, epoch):
+        raise KeyFileError(
+            "corrupt",
+            path,
+            f"{path} leads from the key of epoch {before.epoch} to that of {after.epoch}: {_RESTORE}.",
+        )
+
+
+def _rotation(old: ReleaseKey, new: ReleaseKey, root: VerifyKey) -> bytes:
+    return Rotation.make(old.signer, old.certificate, new.signer, new.certificate, root).encode()
+
+
+def _rotation_name(epoch: int) -> str:
+    return f"rotation-{epoch}.cbor"
+
+
+def _release_name(epoch: int) -> str:
+    return f"release-{epoch}.pem"
+
+
+def _new_release(root: RsaSigner, epoch: int, passphrase: bytes | None) -> tuple[ReleaseKey, bytes]:
+    """A new release key, and the contents of its file."""
     key = keyfiles.generate(BITS)
     signer = RsaSigner(key)
     certificate = certify(root, signer.spki, epoch)
-    path = folder / f"release-{epoch}.pem"
-    keyfiles.write_private(path, keyfiles.with_certificate(keyfiles.to_pem(key, passphrase), certificate))
-    return ReleaseKey(signer, certificate, epoch), path
+    content = keyfiles.with_certificate(keyfiles.to_pem(key, passphrase), certificate)
+    return ReleaseKey(signer, certificate, epoch), content
+
+
+def _epochs(folder: Path) -> dict[int, Path]:
+    """The release key files in a folder by epoch."""
+    return {int(match[1]): path for path in _files(folder) if (match := _RELEASE_FILE.fullmatch(path.name))}
 
 
 def newest_release(folder: Path) -> Path:
     """The release key file of the highest epoch in `folder`. Raises: KeyFileError("missing")."""
-    found = {int(match[1]): path for path in _files(folder) if (match := _RELEASE_FILE.fullmatch(path.name))}
+    found = _epochs(folder)
     if not found:
         raise KeyFileError(
             "missing",
