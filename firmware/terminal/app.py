@@ -158,6 +158,7 @@ class Terminal:
             down + b"/ota/chunk": self.updates.on_chunk,
             down + b"/ota/fresh": self._on_fresh,
             down + b"/ota/rotation": self.updates.on_rotation,
+            down + b"/ota/command": self._on_command,
         }
 
     # ------------------------------------------------------------------ life
@@ -290,6 +291,12 @@ class Terminal:
     def _on_fresh(self, frame):
         try:
             self.updates.on_fresh(frame)
+        except WireError as error:
+            self.control.refuse(error)
+
+    def _on_command(self, frame):
+        try:
+            self.updates.on_command(frame)
         except WireError as error:
             self.control.refuse(error)
 

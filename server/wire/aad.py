@@ -78,3 +78,8 @@ def fresh(site: str, device: str, sid: bytes, th8: bytes) -> bytes:
 def rotation() -> bytes:
     """Bind the statement that one release key follows another to its purpose only."""
     return encode([PROTOCOL, "rotation", "", ""])
+
+
+def command(site: str, device: str, sid: bytes, th8: bytes) -> bytes:
+    """Bind an operator's command about updates to site, device, session and transcript."""
+    return encode([PROTOCOL, "command", site, device, sid, th8])

@@ -156,7 +156,7 @@ class OtaAgent:
         on_trial = state.state == states.TRIAL
         self._staging = self._offer = None
         if state.state in (states.STAGING, states.VERIFIED, states.ARMED):
-            state = state.but(quarantine=states.quarantined(state, state.other_hash))
+            state = states.quarantined(state, state.other_hash)
         self._store(states.cancelled(state))
         self._progress.set()
         self._leave(on_trial)

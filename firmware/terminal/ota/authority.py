@@ -9,11 +9,13 @@
 import asyncio
 
 from ..compat import const, ticks_diff, ticks_ms
-from ..wire.fresh import encode_ota_ask, open_ota_fresh
+from ..wire.errors import UNSOLICITED, WireError
+from ..wire.fresh import encode_ota_ask, open_ota_command, open_ota_fresh
 from . import states
 from .states import OtaError
 
 _KEY = "release"  # in the counters region: the epoch of the newest release key, 4 bytes
+_COMMAND = "command"  # the same: the number of the newest operator's command that was carried out
 _WAIT_S = const(8)
 _VALID_MS = const(10000)
 _NONCE_BYTES = const(16)
@@ -72,6 +74,17 @@ class Authority:
     def _names(self, ref):
         age_ms = _VALID_MS if self._answered_ms is None else ticks_diff(ticks_ms(), self._answered_ms)
         return ref in self._refs and 0 <= age_ms < _VALID_MS
+
+    # -- what does an operator say?
+
+    def on_command(self, frame):
+        # -> (layer, what). Raises WireError for what the server has not sealed, or has said before. The
+        # number is remembered first: a power cut may swallow a command, and none is obeyed twice.
+        number, layer, what = open_ota_command(frame, self._identity, self._session)
+        if number <= int.from_bytes(self._counters.get(_COMMAND) or b"", "big"):
+            raise WireError(UNSOLICITED)
+        self._counters.put(_COMMAND, number.to_bytes(4, "big"))
+        return layer, what
 
     # -- which release key?
 

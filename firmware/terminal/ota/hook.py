@@ -7,6 +7,7 @@
 import asyncio
 
 from ..compat import const
+from ..wire.fresh import APPLICATION, CANCEL
 from .states import OtaError
 
 _VERSION = const(3)  # which of OtaAgent's arguments behind the board it is
@@ -86,6 +87,25 @@ class Updates:
 
     def on_rotation(self, frame):
         self.load().on_rotation(frame)
+
+    def on_command(self, frame):
+        # An operator cancels an update, or releases what is in quarantine. WireError as authority's.
+        if self.authority is None:
+            return
+        layer, what = self.authority.on_command(frame)
+        try:
+            if layer == APPLICATION:
+                agent = self.load()
+            elif self._has_images():
+                agent = self.load_image()
+            else:
+                return
+        except OtaError:
+            return  # the chip does not run one of two images
+        if what == CANCEL:
+            agent.cancel()
+        else:
+            agent.release()
 
     def on_offer(self, frame):
         if _IMAGE_PATH in bytes(frame) and self._has_images():

@@ -271,6 +271,12 @@ def settled(state):
     return _move(state, _SETTLE)
 
 
+def quarantined(state, digest):
+    # A bundle is not to be tried again until an operator releases it.
+    newest = (digest[:PREFIX_BYTES],)
+    return state.but(quarantine=newest + tuple(state.quarantine)[:3])
+
+
 def released(state):
     # An operator lets quarantined bundles be tried again.
     return state.but(quarantine=(NO_PREFIX,) * 4)
