@@ -85,7 +85,6 @@ def _left_out(hardware: str) -> set[str]:
     return {path.removesuffix(".py").replace("/", ".") for path in frozen.BENCH_ONLY}
 
 
-@cache
 def checkout_digest(hardware: str) -> bytes:
     """The digest of an image made of this checkout. Raises: BenchError(UNKNOWN_HARDWARE)."""
     return frozen.digest(frozen.sources(frozen.tree(), frozen.board_of(hardware)))

@@ -3,7 +3,8 @@
 G1 bootable after any cut · G2 the files in use are exactly one signed bundle · G3 confirmed stays confirmed ·
 G4 the floor never falls, and rises only with a confirmation · G5 bounded boots, bytes and messages · G6 ends
 with the new release or a reported rollback · G7 outbox, keys, menu and counters survive · G8 orders stay
-exactly-once · G9 erases stay within what was stated · G10 what is reported is what runs.
+exactly-once · G9 erases stay within what was stated · G10 what is reported is what runs, and a report names
+the bundle it is about.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from bench.campaign import record
 from bench.campaign.machine import CRASH, HUNG, RESETS, Life
 from bench.campaign.world import IMAGE, Release, World
-from server.wire.updates import OtaState
+from server.wire.updates import REFERENCE_BYTES, OtaState
 
 MAX_LIVES = 8  # starts until the terminal is content
 MAX_LIVES_OF_BAD = 12  # three tries of a release that does not start, before and after every cut
@@ -215,6 +216,21 @@ class Judge:
             if (state.running, _SLOTS[state.slot]) != (started["started"], started["slot"]):
                 told = f"{state.running:#x} in {_SLOTS[state.slot]}"
                 self._fail("G10", f"{told} was reported, {started['started']:#x} in {started['slot']} runs")
+            if not self._is_about(state, started["started"]):
+                name = "none" if state.ref is None else state.ref.hex() or "no bundle"
+                self._fail("G10", f"a report of {record.NAMES[state.state]} ({state.reason}) is about {name}")
+
+    def _is_about(self, said: OtaState, running: int) -> bool:
+        """Whether a report names the right bundle: the one under way, rolled back or running."""
+        runs = self._versions[running].digest if running in self._versions else b""
+        if said.ref is None:
+            return False
+        if said.state == record.TRIAL or (said.state == record.CONFIRMED and not said.reason):
+            return said.ref == runs[:REFERENCE_BYTES]
+        if said.state == record.CONFIRMED or (said.reason and said.state != record.ROLLED_BACK):
+            return True  # of an offer that was refused, or of a download given up
+        others = [release.digest for release in self._world.releases.values() if release.digest != runs]
+        return bool(said.ref) and any(digest.startswith(said.ref) for digest in others)
 
     def _floor(self, life: Life) -> None:
         now = life.record

@@ -253,6 +253,12 @@ MUTANTS = (
         ("encode_ota_state(self._version, ", "encode_ota_state(max(self._version, state.other_version), "),
     ),
     _change(
+        "rollback reported under another bundle's name",
+        "ota/agent.py",
+        "bad",
+        ("            return state.quarantine[0]\n", "            return state.hash\n"),
+    ),
+    _change(
         "rollback not reported",
         "ota/agent.py",
         "bad",
