@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ import pytest
 from http_kit import Api, open_api, problem
 from server_bench import KEYS, a_server, eventually, prepare_state
 
+from bench.errors import BenchError
 from bench.server import BenchServer
 from server.devices.keyfiles import load_signer
 from server.releases import check, files, keys, secureboot
-from server.releases.bundle import Bundle, Target, build_bundle, certify
+from server.releases.bundle import Bundle, Target, build_bundle, certify, chunk_hashes
 from server.releases.images import image_file
 from server.wire.rsa import VerifyKey
+from server.wire.updates import BundleFile, Offer
 
 HARDWARE, IMAGE = "process", 0x0100
 BODY = bytes(range(256)) * 9
@@ -227,6 +230,43 @@ def test_verify_names_the_check_that_failed(tmp_path: Path, file: str | None, fa
     assert failed in found.failed, found
     assert found.why
     assert found.bundle is None
+
+
+def signed_elsewhere(content: dict[str, bytes], hardware: str = HARDWARE) -> Bundle:
+    """A release that another tool signed, which judges nothing of what is in it."""
+    honest, data = bundle(0x0501), b"".join(content.values())
+    listed = tuple(BundleFile(path, len(body), sha256(body).digest()) for path, body in content.items())
+    chunks = sha256(b"".join(chunk_hashes(data, honest.manifest.chunk_size))).digest()
+    manifest = replace(honest.manifest, hardware=hardware, files=listed, size=len(data), chunks=chunks)
+    offer = Offer(manifest.seal(load_signer(KEYS / "release.pem")), honest.offer.certificate)
+    return Bundle(offer, manifest, data)
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "check_name"),
+    [
+        ({"terminal/app.mpy": b"M\x06\x2f\x1f" + bytes(40)}, "wrong_code", "compiled for this hardware"),
+        ({"assets/modules.txt": b"slot terminal.version\n"}, "no_image_named", "image named"),
+    ],
+)
+def test_what_no_terminal_would_run_is_not_published_whoever_signed_it(
+    server: BenchServer, api: Api, tmp_path: Path, content: dict[str, bytes], code: str, check_name: str
+) -> None:
+    import base64
+
+    release = signed_elsewhere(content)
+    files.save(release, tmp_path)
+    found = check.examine(tmp_path, ROOT)
+    assert check_name in found.failed
+    assert code in found.why
+    with pytest.raises(BenchError, match=code):
+        server.admin("release", "publish", str(tmp_path))
+    body = {
+        "offer": base64.b64encode(release.offer.encode()).decode(),
+        "bundle": base64.b64encode(release.data).decode(),
+    }
+    problem(api.post("/v1/releases", body), 422, code)
+    assert release.hash[:8].hex() not in server.admin("release", "list", "--json")
 
 
 def test_keys_are_private_protected_and_follow_each_other(tmp_path: Path) -> None:
