@@ -10,6 +10,7 @@ A line is the golden update's name and one or more faults:
     new link=7, link=7:after, twice=7 the link breaks at the 7th message, or right behind it; it comes twice
     new content=random                the server's bytes are wrong (firmware/boards/common/campaign.py)
     new unplug=4, hang=1, brownout=12 starts on trial that end by the plug, in a hang, or without end
+    bad late=5                        at every start the link comes up only after five seconds
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from bench.campaign.trace import Tear
 from bench.errors import BenchError
 
 CUT, LOSE, ROT, LINK, TWICE = "cut", "lose", "rot", "link", "twice"
-CONTENT, UNPLUG, HANG, BROWNOUT = "content", "unplug", "hang", "brownout"
+CONTENT, UNPLUG, HANG, BROWNOUT, LATE = "content", "unplug", "hang", "brownout", "late"
 CHIP = "chip"  # firmware images only (image_plan.py)
-_NUMBERED = (CUT, LOSE, ROT, LINK, TWICE, UNPLUG, HANG, BROWNOUT)
+_NUMBERED = (CUT, LOSE, ROT, LINK, TWICE, UNPLUG, HANG, BROWNOUT, LATE)
 FLASH_FAULTS = (CUT, LOSE, ROT)
 WHOLE = -1
 

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bench.campaign import record
+from bench.campaign import bounds, record
+from bench.campaign.bundles import IMAGE, SERVED_BEFORE, Release
 from bench.campaign.machine import CRASH, HUNG, RESETS, Life
-from bench.campaign.world import IMAGE, Release, World
+from bench.campaign.world import World
 from server.wire.updates import REFERENCE_BYTES, OtaState
 
 MAX_LIVES = 8  # starts until the terminal is content
@@ -24,9 +25,10 @@ MAX_ERASES = 64  # of one recovery, by everything in the terminal
 MAX_PROGRAM_BYTES = 120_000
 MAX_MESSAGES = 1200
 _GOOD_REASONS = {0, 7}  # none; cancelled: cut before the manifest was stored
-_ROLLBACK_REASONS = {1, 2, 3}  # tries spent, starts spent, slot bad
 IDENTITY_DAMAGED = "IDENTITY_DAMAGED"
-_SLOTS = ("a", "b", "factory")
+FACTORY = "factory"
+NO_DIGEST = bytes(32)
+_SLOTS = ("a", "b", FACTORY)
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ class Failure:
 class Facts:
     """What had been promised before the fault: these things must hold afterwards.
 
-    `queued`: op to CRC of its bytes; `settled`: ops whose answer is durable; `known`: ops that may be there.
+    `queued`: op to CRC of its bytes; `settled`: ops whose answer is durable; `chunks`: asked for so far;
+    `quarantined`: beginnings of bundles that failed; `spoilt`: releases a bit of which rotted in its slot;
+    `told_rollback`: whether the server heard of one.
     """
 
     queued: dict[str, int] = field(default_factory=dict)
@@ -51,10 +55,21 @@ class Facts:
     boots: int = 0
     floor: int = 0
     confirmed: int = 0  # version of the newest release known to be confirmed
+    chunks: int = 0
+    quarantined: set[bytes] = field(default_factory=set)
+    spoilt: set[str] = field(default_factory=set)
+    told_rollback: bool = False
 
     def copy(self) -> Facts:
         """An independent copy."""
-        return replace(self, queued=dict(self.queued), settled=set(self.settled), answered=set(self.answered))
+        return replace(
+            self,
+            queued=dict(self.queued),
+            settled=set(self.settled),
+            answered=set(self.answered),
+            quarantined=set(self.quarantined),
+            spoilt=set(self.spoilt),
+        )
 
     def learn(self, event: Mapping[str, Any]) -> None:
         """Take in one event."""
@@ -69,6 +84,9 @@ class Facts:
         self.handshake = max(self.handshake, event.get("handshake", 0))
         self.boots = max(self.boots, event.get("boots", 0))
         self.confirmed = max(self.confirmed, event.get("confirmed", 0))
+        self.chunks += event["count"] if "chunk" in event else 0
+        if "told" in event and OtaState.decode(bytes.fromhex(event["told"])).state == record.ROLLED_BACK:
+            self.told_rollback = True
 
 
 @dataclass(frozen=True)
@@ -80,6 +98,9 @@ class Case:
     this region flipped (journal: orders may be lost or come back; counters: numbers may repeat);
     `nameless`: both copies of the identity rotted: the terminal has to say so, do nothing else, and go on as
     if nothing had happened once it was provisioned again;
+    `first`: the release that has to run first, where the flash says so; `reasons`: why it may be rolled back;
+    `tries`, `starts`: failed and all starts on trial where they are known, else 0; `most_chunks`: asked for,
+    with those before the fault; `spoilt_from`: the first chunk the server sends wrong bytes for;
     `offered`: the release the server has; `known`: every order a guest may have placed, but for those of a
     life that was killed before it could tell of them (`unseen`).
     """
@@ -94,6 +115,12 @@ class Case:
     max_lives: int = MAX_LIVES
     unseen: bool = False
     known: Mapping[str, int] = field(default_factory=dict)
+    first: str = ""
+    reasons: frozenset[int] = frozenset()
+    tries: int = 0
+    starts: int = 0
+    most_chunks: int | None = None
+    spoilt_from: int | None = None
 
 
 class Judge:
@@ -105,8 +132,8 @@ class Judge:
         self._facts = facts
         self._offered: Release = world.releases[case.offered]
         self._old: Release = world.releases["old"]
-        self._versions = {r.version: r for r in world.releases.values()} | {
-            IMAGE: Release("factory", IMAGE, 0, b"", "", 0)
+        self._versions = {r.says: r for r in world.releases.values()} | {
+            IMAGE: Release("factory", IMAGE, IMAGE, 0, b"", "", 0, 0, b"", True)
         }
         self.failures: list[Failure] = []
         self._reasons: set[int] = set()
@@ -114,15 +141,20 @@ class Judge:
 
     def judge(self, lives: Sequence[Life]) -> list[Failure]:
         """Return what does not hold."""
+        self._download(lives)
         for number, life in enumerate(lives):
             started = life.first("started")
             self._bootable(life, started)
+            if number == 0 and self._case.first:
+                self._first(started)
             if started is not None:
                 self._files(life, started)
+                self._on_trial(started)
                 self._kept(started, self._case.unseen and number == 0)
                 self._reports(life, started)
             if life.is_last:
                 self._floor(life)
+                self._list(life)
             self._orders(life)
             self._refusing(life)
             if number == 0 and self._case.refused:
@@ -138,7 +170,7 @@ class Judge:
         self.failures.append(Failure(oracle, text))
 
     def _bootable(self, life: Life, started: Mapping[str, Any] | None) -> None:
-        excused = self._case.offered == "bad" and life.exit_code in RESETS
+        excused = not self._offered.starts and life.exit_code in RESETS
         if self._case.nameless:  # a release on trial cannot prove itself without an identity
             excused = life.exit_code in RESETS or life.first("refused") is not None
         if life.exit_code not in (0, *RESETS) or (life.exit_code == CRASH and not excused):
@@ -163,12 +195,24 @@ class Judge:
             self._fail("G9", f"{ended['violations']} programs tried to set a bit that was cleared")
         if self._case.rotten or self._case.nameless:
             return
-        if version not in (self._old.version, self._offered.version):
+        if version not in (self._old.version, self._offered.says):
             self._fail("G3", f"{version:#x} runs; neither the old nor the offered release")
         if self._facts.confirmed == self._offered.version and started["trial"]:
             self._fail("G3", "the new release had confirmed, and is on trial again")
         if self._facts.confirmed == self._offered.version != version:
             self._fail("G3", f"the new release had confirmed, but {version:#x} runs")
+
+    def _first(self, started: Mapping[str, Any] | None) -> None:
+        """What runs where the release in use rotted."""
+        wanted = IMAGE if self._case.first == FACTORY else self._world.releases[self._case.first].version
+        if started is None or started["started"] != wanted:
+            runs = "nothing" if started is None else f"{started['started']:#x}"
+            self._fail("G3", f"{runs} runs; {wanted:#x} ({self._case.first}) is what was left")
+
+    def _on_trial(self, started: Mapping[str, Any]) -> None:
+        known = self._facts.confirmed == self._offered.version
+        if started["started"] == self._offered.says and not started["trial"] and not known:
+            self._fail("G3", f"{started['started']:#x} runs without a trial, and never confirmed")
 
     def _kept(self, started: Mapping[str, Any], may_be_new: bool) -> None:
         facts = self._facts
@@ -252,6 +296,23 @@ class Judge:
                 self._fail("G3", "the new release counts as confirmed without having run")
         self._facts.floor = max(self._facts.floor, now.floor)
 
+    def _list(self, life: Life) -> None:
+        """The other bundles a control record names: what ran before, and what failed here."""
+        now = life.record
+        if now is None:
+            return
+        gone = self._facts.quarantined - now.quarantined
+        if gone:
+            self._fail("G6", f"quarantined bundles were forgotten: {sorted(one.hex() for one in gone)}")
+        self._facts.quarantined |= now.quarantined
+        ran = {self._world.releases[name].digest for name in SERVED_BEFORE} | {NO_DIGEST}
+        if self._facts.confirmed == self._offered.version or now.hash == self._offered.digest:
+            ran.add(self._offered.digest)
+        if now.state in (record.CONFIRMED, record.ROLLED_BACK) and now.other_hash not in ran:
+            self._fail("G3", f"{now.other_hash[:6].hex()} counts as what ran before, and never did")
+        if bounds.is_over(now):
+            self._fail("G5", f"on trial still, with {now.tries} tries and {now.starts} starts")
+
     def _is_fresh(self, life: Life) -> bool:
         started = life.first("started")
         return started is not None and started["started"] != self._offered.version
@@ -266,6 +327,26 @@ class Judge:
             self._fail("G5", f"{programmed} bytes programmed, {messages} messages")
         if erases > MAX_ERASES:
             self._fail("G9", f"{erases} sector erases")
+        if not self._case.nameless:
+            self._trials(lives)
+
+    def _trials(self, lives: Sequence[Life]) -> None:
+        failed, starts = bounds.failed_trials(lives), bounds.trials(lives)
+        if failed > bounds.MAX_TRIES or starts > bounds.MAX_STARTS:
+            self._fail("G5", f"{failed} failed starts on trial, {starts} that told of it")
+        if self._case.tries and failed != self._case.tries:
+            self._fail("G5", f"{failed} failed starts on trial, not {self._case.tries}")
+        if self._case.starts and starts != self._case.starts:
+            self._fail("G5", f"{starts} starts on trial, not {self._case.starts}")
+
+    def _download(self, lives: Sequence[Life]) -> None:
+        """Each chunk is asked for once, but for what a fault may have cost, and none behind a wrong one."""
+        asked, most = self._facts.chunks + bounds.chunks(lives), self._case.most_chunks
+        if most is not None and asked > most:
+            self._fail("G5", f"{asked} chunks were asked for of {self._offered.chunks}, {most} at most")
+        if self._case.spoilt_from is not None and bounds.furthest(lives[0]) > self._case.spoilt_from:
+            furthest = bounds.furthest(lives[0])
+            self._fail("G5", f"chunk {furthest} was asked for, and {self._case.spoilt_from} was never right")
 
     def _end(self, last: Life) -> None:
         ended, now = last.first("ended"), last.record
@@ -275,7 +356,7 @@ class Judge:
         if ended["pending"]:
             self._fail("G8", f"{ended['pending']} orders are still pending at the end")
         new, old = self._offered, self._old
-        is_new = (ended["ended"], now.state, now.hash) == (new.version, record.CONFIRMED, new.digest)
+        is_new = (ended["ended"], now.state, now.hash) == (new.says, record.CONFIRMED, new.digest)
         reported = bool(self._reasons - {0})
         if (self._case.rotten or self._case.nameless) and (is_new or reported):
             return
@@ -290,8 +371,10 @@ class Judge:
             self._fail("G6", "a good release is quarantined")
         if self._case.outcome == "rollback" and (ended["ended"], now.hash) != (old.version, old.digest):
             self._fail("G6", f"ends with {ended['ended']:#x} instead of the old release")
-        if self._case.outcome == "rollback" and not self._reasons & _ROLLBACK_REASONS:
-            self._fail("G6", "a release was rolled back, and no reason was reported")
+        if self._case.outcome == "rollback" and not self._reasons & self._case.reasons:
+            self._fail("G6", f"rolled back for one of {sorted(self._case.reasons)}, which was not reported")
+        if now.state == record.CONFIRMED and now.is_quarantined(new.digest) and not self._facts.told_rollback:
+            self._fail("G10", "the rollback counts as reported, and the server was never told")
         if self._case.outcome == "rollback" and not now.is_quarantined(new.digest):
             self._fail("G6", "a release that failed is not quarantined")
 

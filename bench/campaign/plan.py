@@ -2,7 +2,7 @@
 
 First-order states are told apart by the hash of the flash they leave, before anything is booted. Their order
 is shuffled, so that a campaign that ends early has seen some of everything; second cuts follow the state
-whose recovery they fall into.
+whose recovery they fall into. Two updates are cut everywhere; of the others a sample is played early.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from random import Random
 
 from bench.boards.flashmap import FLASH_BYTES, REGIONS, SECTOR_BYTES
 from bench.campaign import lines
-from bench.campaign.lines import CONTENT, CUT, LINK, LOSE, ROT, TWICE, UNPLUG, Fault, Line
+from bench.campaign.lines import CONTENT, CUT, LATE, LINK, LOSE, ROT, TWICE, UNPLUG, Fault, Line
 from bench.campaign.player import CONTENTS, Outcome, apply
 from bench.campaign.trace import PAGE_BYTES, FlashState, Step
+from bench.campaign.updates import WHOLE
 from bench.campaign.world import Golden, World
+
+SLOTS = "slots"  # for `near`: rot in a release in its slot
 
 _ORDERS_OF_A_GROUP = 6
 _ROTS = 800
@@ -27,6 +30,9 @@ _ROTS_OF_BOTH = 16
 _SECONDS_OF_BAD = 1
 _UNPLUGS = 8  # below the bound of ten starts
 _EXHAUSTIVE = 8  # states whose recovery is cut at every step
+_CUTS_OF_A_SAMPLE = 20  # of an update that is not cut everywhere
+_LINK_CUTS_OF_A_SAMPLE = 4
+_LATE_S = 5
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,8 @@ def tasks(world: World, seed: int, seconds: int) -> list[Task]:
     random = Random(seed)
     found: list[Task] = []
     seen: set[int] = set()
-    for name, golden in world.goldens.items():
+    for name in WHOLE:
+        golden = world.goldens[name]
         few = seconds if name == "new" else min(seconds, _SECONDS_OF_BAD)
         fresh = []
         for line, digest in _cuts(world, golden, name, random):
@@ -60,8 +67,9 @@ def tasks(world: World, seed: int, seconds: int) -> list[Task]:
 
 
 def _few(world: World, random: Random) -> list[Line]:
-    """Faults of which there are few: those outside the flash, and rot in either copy of every new record."""
-    found = list(without_flash(world))
+    """Faults of which there are few: those outside the flash, those of updates that are only sampled, rot in
+    a release, and rot in either copy of every new record."""
+    found = [*without_flash(world), *_sampled(world, random), *rotten_slots(world, random)]
     control = REGIONS["control"]
     for number, step in enumerate(world.goldens["new"].trace.steps, start=1):
         if not step.is_erase and step.lies_in(control):
@@ -71,6 +79,55 @@ def _few(world: World, random: Random) -> list[Line]:
     found += _nameless(world, random)
     random.shuffle(found)
     return found
+
+
+def _sampled(world: World, random: Random) -> Iterator[Line]:
+    """Cuts here and there in the updates that are not cut everywhere."""
+    for name, golden in world.goldens.items():
+        if name in WHOLE:
+            continue
+        steps = golden.trace.steps
+        yield Line(name, (Fault(CUT, 0),))
+        yield Line(name, (Fault(CUT, len(steps)),))
+        for number in sorted(random.sample(range(len(steps)), min(len(steps), _CUTS_OF_A_SAMPLE))):
+            yield Line(name, (random.choice([Fault(CUT, number), *tears(number, steps[number], random)]),))
+    messages = range(1, world.goldens["long"].messages + 1)
+    for number in random.sample(messages, min(len(messages), _LINK_CUTS_OF_A_SAMPLE)):
+        yield Line("long", (Fault(LINK, number),))
+
+
+def rotten_slots(world: World, random: Random) -> Iterator[Line]:
+    """One bit of a release in its slot flips behind every change of the control record: of the release in
+    use, of the one that was offered, and of both."""
+    control = REGIONS["control"]
+    for name in WHOLE:
+        golden = world.goldens[name]
+        state = FlashState(world.base)
+        stages = [0]
+        for number, step in enumerate(golden.trace.steps):
+            if step.lies_in(control) and not step.is_erase:
+                stages.append(number + 1)
+        done = 0
+        for cut in (*stages, len(golden.trace.steps)):
+            state.apply(golden.trace.steps[done:cut])
+            done = cut
+            rots = [
+                Fault(ROT, bit)
+                for release in ("old", golden.update.offer)
+                if (bit := _bit_of(state, world.releases[release].sector, random)) is not None
+            ]
+            yield from (Line(name, (Fault(CUT, cut), rot)) for rot in rots)
+            if len(rots) > 1:
+                yield Line(name, (Fault(CUT, cut), *rots))
+
+
+def _bit_of(state: FlashState, sector: bytes, random: Random) -> int | None:
+    """A bit of the one sector that has this content; None if there is none, or more than one."""
+    vfs = REGIONS["vfs"]
+    places = range(vfs.start, vfs.start + vfs.size, SECTOR_BYTES)
+    likely = [at for at in places if state.read(at, PAGE_BYTES) == sector[:PAGE_BYTES]]
+    found = [at for at in likely if state.read(at, SECTOR_BYTES) == sector]
+    return found[0] * 8 + random.randrange(SECTOR_BYTES * 8) if len(found) == 1 else None
 
 
 def _nameless(world: World, random: Random) -> Iterator[Line]:
@@ -112,11 +169,13 @@ def _cuts(world: World, golden: Golden, name: str, random: Random) -> Iterator[t
 
 
 def near(world: World, seed: int, where: str, seconds: int) -> Iterator[Task]:
-    """The lines that touch one thing, single faults first: a region of the flash, a golden update, a kind of
-    fault, or one fault in full (`content=random`)."""
+    """The lines that touch one thing, single faults first: a region of the flash, an update, a kind of fault,
+    one fault in full (`content=random`), or releases in their slots."""
     random = Random(seed)
+    if where == SLOTS:
+        yield from (Task(line, 0) for line in rotten_slots(world, random))
     for line in [*_few(world, random), *(_rots(world, random) if where == ROT else ())]:
-        if where in (line.faults[-1].kind, str(line.faults[-1])):
+        if where in (line.golden, line.faults[-1].kind, str(line.faults[-1])) and where not in WHOLE:
             yield Task(line, 0)
     cuts = []
     for name, golden in world.goldens.items():
@@ -167,6 +226,7 @@ def without_flash(world: World) -> Iterator[Line]:
         yield Line("new", (Fault(CONTENT, name=name),))
     for number in range(1, _UNPLUGS + 1):
         yield Line("new", (Fault(UNPLUG, number),))
+    yield from (Line(name, (Fault(LATE, _LATE_S),)) for name in world.goldens)
     yield Line("new", (Fault(lines.HANG, 1),))
     yield Line("new", (Fault(lines.BROWNOUT, 12),))
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from bench.boards.flashmap import REGIONS, SECTOR_BYTES
-from bench.campaign import lines, oracles
+from bench.campaign import bounds, lines, oracles
 from bench.campaign.lines import (
     CONTENT,
     CUT,
@@ -26,8 +26,9 @@ from bench.campaign.lines import (
 )
 from bench.campaign.machine import RESETS, Life
 from bench.campaign.oracles import Case, Facts, Failure, Judge
-from bench.campaign.record import CONTROL_BYTES, newest
+from bench.campaign.record import ARMED, CONFIRMED, CONTROL_BYTES, TRIAL, newest
 from bench.campaign.trace import FlashState, Step, Trace
+from bench.campaign.updates import INSTALLED, ROLLED_BACK
 from bench.campaign.world import World
 from bench.errors import BenchError
 
@@ -35,6 +36,16 @@ CONTENTS = (
     "random", "truncated", "short", "empty", "swapped", "dribble", "slow", "endless", "shifted", "oversized",
     "random-offer", "empty-offer", "cut-offer", "flipped-offer",
 )  # fmt: skip
+# From which share of its chunks on a bundle is wrong; of the others it is the last chunk, or none.
+_SPOILT_FROM = {
+    "random": 0,
+    "empty": 0,
+    "dribble": 0,
+    "endless": 0,
+    "shifted": 0,
+    "oversized": 0,
+    "swapped": 0.5,
+}
 _HANG_WATCHDOG_MS = 300
 _RECOVERY_ORDERS = [3]
 _SEED_OF_LIVES = 70  # not the golden lives': an op id repeats if boot number and random numbers do
@@ -62,7 +73,10 @@ class Player:
     def __init__(self, world: World, parent: Path | None = None) -> None:
         self._world = world
         self._machine = world.machine(parent)
-        self._base = FlashState(world.base)
+        base = FlashState(world.base)
+        self._starts = {name: FlashState.copy_of(base) for name in world.goldens}
+        for name, golden in world.goldens.items():
+            self._starts[name].apply(golden.start)
         self._prepared: tuple[Line, FlashState, Facts, dict[str, int]] | None = None
 
     def __enter__(self) -> Player:
@@ -90,9 +104,9 @@ class Player:
         return self._play(line, state, facts, known)
 
     def _play(self, line: Line, state: FlashState, facts: Facts, known: dict[str, int]) -> Outcome:
-        self._know_record(state, facts)
+        self._know_record(line, state, facts)
         self._machine.load_state(state)
-        case = self._case(line, known)
+        case = replace(self._case(line, known), first=self._first(line, state, facts))
         lives = self._recover(line, case)
         told = _in_a_row(lives)
         failures = Judge(self._world, case, facts).judge(lives)
@@ -103,8 +117,11 @@ class Player:
         """The flash a line describes, what had been promised by then, and every order there may be."""
         golden = self._world.goldens.get(line.golden)
         if golden is None:
-            raise BenchError("BAD_LINE", f"There is no update called {line.golden!r}: new, bad.")
-        state, facts = FlashState.copy_of(self._base), Facts(floor=self._world.releases["old"].floor)
+            names = ", ".join(self._world.goldens)
+            raise BenchError("BAD_LINE", f"There is no update called {line.golden!r}; there are: {names}.")
+        state = FlashState.copy_of(self._starts[line.golden])
+        facts = Facts(floor=self._world.releases["old"].floor)
+        self._know_record(line, state, facts)
         facts.confirmed = self._world.releases["old"].version
         facts.settled.update(self._world.past)
         _learn_pending(facts, golden.lives[0])
@@ -121,16 +138,40 @@ class Player:
                 self._then(state, facts, known, trace, told, fault)
                 cuts += 1
             elif fault.kind == ROT:
-                self._know_record(state, facts)
+                self._know_record(line, state, facts)
+                facts.spoilt |= self._spoilt(state, fault)
                 state.flip(fault.number)
         return state, facts, known
 
-    def _know_record(self, state: FlashState, facts: Facts) -> None:
+    def _know_record(self, line: Line, state: FlashState, facts: Facts) -> None:
         control = newest(state.read(0, CONTROL_BYTES))
+        offered = self._world.releases[self._world.goldens[line.golden].update.offer]
         if control is not None:
             facts.floor = max(facts.floor, control.floor)
-            if control.hash == self._world.releases["new"].digest:
-                facts.confirmed = self._world.releases["new"].version
+            facts.quarantined |= control.quarantined
+            if control.hash == offered.digest:
+                facts.confirmed = offered.version
+
+    def _spoilt(self, state: FlashState, fault: Fault) -> set[str]:
+        """The release whose picture this bit belongs to."""
+        start = fault.number // 8 // SECTOR_BYTES * SECTOR_BYTES
+        content = state.read(start, SECTOR_BYTES)
+        return {name for name, release in self._world.releases.items() if release.sector == content}
+
+    def _first(self, line: Line, state: FlashState, facts: Facts) -> str:
+        """The release that has to run first where the one in use rotted; empty if that is not known."""
+        control = newest(state.read(0, CONTROL_BYTES))
+        active = next(
+            (r.name for r in self._world.releases.values() if control and r.digest == control.hash), ""
+        )
+        if control is None or active not in facts.spoilt or [f.kind for f in line.faults].count(CUT) != 1:
+            return ""
+        if control.state in (ARMED, TRIAL):
+            return ""  # the one on trial comes first
+        offered = self._world.goldens[line.golden].update.offer
+        before = {offered: "old", "old": "five"}[active]
+        is_kept = control.state == CONFIRMED and not control.quarantined and before not in facts.spoilt
+        return before if is_kept else oracles.FACTORY
 
     def _then(
         self, state: FlashState, facts: Facts, known: dict[str, int], trace: Trace, told: Told, fault: Fault
@@ -146,24 +187,40 @@ class Player:
         known.update({event["queued"]: event["crc"] for _, event in told if "queued" in event})
 
     def _case(self, line: Line, known: dict[str, int]) -> Case:
+        update = self._world.goldens[line.golden].update
+        offered = self._world.releases[update.offer]
         kinds = {fault.kind for fault in line.faults}
-        where = {_region(fault.number) for fault in line.faults if fault.kind == ROT}
-        # The control record is written twice: rot in one copy must not show.
-        rotten = "vfs" in where
-        lossy = next((name for name in ("journal", "counters") if name in where), "")
-        if self._has_lost_identity(line):
-            most = oracles.MAX_LIVES_OF_BAD
-            return Case(line.golden, "new", rotten, lossy, nameless=True, max_lives=most, known=known)
-        if line.golden == "bad":
-            return Case("bad", "rollback", rotten, lossy, max_lives=oracles.MAX_LIVES_OF_BAD, known=known)
         names = {fault.name for fault in line.faults}
+        where = {_region(fault.number) for fault in line.faults if fault.kind == ROT}
+        case = Case(
+            update.offer,
+            update.outcome,
+            rotten="vfs" in where,  # the control record is written twice: rot in one copy must not show
+            lossy=next((name for name in ("journal", "counters") if name in where), ""),
+            max_lives=oracles.MAX_LIVES if update.outcome == INSTALLED else oracles.MAX_LIVES_OF_BAD,
+            known=known,
+            reasons=update.reasons,
+        )
+        if kinds <= {CUT, LOSE, LINK, lines.LATE}:
+            most = offered.chunks + bounds.CHUNKS_PER_FAULT * len(line.faults)
+            case = replace(case, most_chunks=most)
+        if not offered.starts and line.faults in (
+            (Fault(CUT, 0),),
+            (Fault(lines.LATE, line.faults[0].number),),
+        ):
+            case = replace(case, tries=bounds.MAX_TRIES)
+        if self._has_lost_identity(line):
+            return replace(case, outcome=INSTALLED, nameless=True, max_lives=oracles.MAX_LIVES_OF_BAD)
         if CONTENT in kinds and not names & self._world.rotations.keys():
-            hostile = any(fault.name in self._world.hostile for fault in line.faults)
-            return Case("new", "new", rotten, lossy, refused=True, hostile=hostile, known=known)
+            share = next((_SPOILT_FROM[name] for name in names if name in _SPOILT_FROM), None)
+            spoilt_from = None if share is None else int(offered.chunks * share)
+            hostile = bool(names & self._world.hostile)
+            return replace(case, refused=True, hostile=hostile, spoilt_from=spoilt_from)
         if kinds & {lines.HANG, lines.BROWNOUT}:
-            return Case("new", "rollback", rotten, lossy, max_lives=_MAX_UNPLUGGED_LIVES, known=known)
-        most = _MAX_UNPLUGGED_LIVES if UNPLUG in kinds else oracles.MAX_LIVES
-        return Case("new", "new", rotten, lossy, max_lives=most, known=known)
+            tries, starts = (bounds.MAX_TRIES, 0) if lines.HANG in kinds else (0, bounds.MAX_STARTS)
+            most = _MAX_UNPLUGGED_LIVES
+            return replace(case, outcome=ROLLED_BACK, max_lives=most, tries=tries, starts=starts)
+        return replace(case, max_lives=_MAX_UNPLUGGED_LIVES) if UNPLUG in kinds else case
 
     def _has_lost_identity(self, line: Line) -> bool:
         """Whether a bit of either copy of the identity rots."""
@@ -213,11 +270,11 @@ class Player:
             return True
         if case.nameless and life.record is not None:
             return bool(
-                ended["ended"] == self._world.releases[case.offered].version
+                ended["ended"] == self._world.releases[case.offered].says
                 or life.record.is_quarantined(self._world.releases[case.offered].digest)
             )
         if case.outcome == "new" and not case.rotten:
-            return bool(ended["ended"] == self._world.releases[case.offered].version)
+            return bool(ended["ended"] == self._world.releases[case.offered].says)
         if case.outcome == "rollback":
             record = life.record
             return record is not None and record.is_quarantined(self._world.releases[case.offered].digest)
@@ -244,6 +301,8 @@ class Player:
                 script |= {"content": fault.name, "seed": fault.seed or 7}
             elif fault.kind == lines.HANG:
                 script["hang"] = True
+            elif fault.kind == lines.LATE:
+                script["late"] = fault.number
         return script
 
 

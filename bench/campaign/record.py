@@ -45,6 +45,11 @@ class Control:
         """Whether a bundle is on the list."""
         return digest[:6] in self.quarantine
 
+    @property
+    def quarantined(self) -> set[bytes]:
+        """Beginnings of the bundles on the list."""
+        return set(self.quarantine) - {bytes(6)}
+
 
 def newest(image: bytes | bytearray | memoryview) -> Control | None:
     """The record in force in a flash image (its control region is enough), None if there is none."""

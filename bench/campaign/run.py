@@ -143,6 +143,7 @@ _COUNTED = {
     lines.ROT: "bit_rot",
     lines.LINK: "link_cuts",
     lines.TWICE: "link_cuts",
+    lines.LATE: "link_cuts",
     lines.CONTENT: "content_faults",
     lines.CHIP: "chip_faults",
     lines.UNPLUG: "plug_pulls",

@@ -186,6 +186,7 @@ class Peer:
     #   rotation: span of a statement about release keys that comes before the offer
     #   powers: place and number of signatures that need not be raised again
     #   guests: orders that wait when the link comes; unanswered: they go on waiting
+    #   late: seconds until the link comes
     #   unplug: the power goes before there is a session; hang: the application stops there
 
     def __init__(self, app, script):
@@ -213,6 +214,10 @@ class Peer:
     # -- the link
 
     async def run(self):
+        if "late" in self._script:
+            self.online = False
+            await asyncio.sleep(self._script["late"])
+            self.online = True
         self._connect()
         while True:
             try:
@@ -288,6 +293,8 @@ class Peer:
         what, first, count = reader.uint(), reader.uint(), reader.uint()
         for bundle in self._bundles.values():
             if bundle.ref == ref:
+                if what == 1:
+                    tell(chunk=first, count=min(count, bundle.chunks - first))
                 for index in range(first, first + count):
                     if what == 0 and index * 32 < bundle.chunks:
                         self._send_chunk(ref, 0, index, bundle.hashes(index))
