@@ -234,10 +234,7 @@ class Staging:
 
     def resume_steps(self):
         # Find out how far an interrupted download came; what is there is believed only chunk by chunk, and
-        # all of it is read back at the end.
-        if not (yield from self._has_all_hashes_steps()):
-            return
-        self.next_run = self._runs()
+        # all of it is read back at the end. With every file there the hash list may be gone already.
         position = 0
         for path, size, _ in self.manifest.files:
             length = _length(self._path + "/app/" + path)
@@ -246,8 +243,12 @@ class Staging:
                 break
             position += size
             yield
+        is_complete = position >= self.manifest.size
+        if not is_complete and not (yield from self._has_all_hashes_steps()):
+            return
+        self.next_run = self._runs()
         self.next_chunk = min(position, self.manifest.size) // self.manifest.chunk_size
-        if position >= self.manifest.size:
+        if is_complete:
             self.next_chunk = self.chunks
 
     def _runs(self):
