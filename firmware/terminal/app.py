@@ -16,7 +16,7 @@ from terminal.link import Backoff
 from terminal.menu import MenuStore
 from terminal.mqtt import Client, Full
 from terminal.ota.authority import Authority
-from terminal.ota.hook import Updates
+from terminal.ota.hook import LASTED_S, Updates
 from terminal.outbox import Outbox
 from terminal.sender import Sender
 from terminal.session import ESTABLISHED, HELLO_SENT, Session
@@ -146,6 +146,8 @@ class Terminal:
             lambda event: self.emit("ota", event),
             self._restart,
         )
+        self.updates.is_sound = self._is_sound
+        self.updates.lasted_s = self.options.get("lasted_s", LASTED_S)
         self.client.on_up = self._on_up
         self.client.on_down = self._on_down
         self.client.on_batch = self.sender.pump
@@ -299,6 +301,17 @@ class Terminal:
             self.updates.on_command(frame)
         except WireError as error:
             self.control.refuse(error)
+
+    # Whether what is on trial passes its self-test; if not, this try has failed.
+    def _is_sound(self):
+        from terminal.selftest import fault
+
+        found = fault(self)
+        if found is None:
+            return True
+        self.emit("error", {"code": found, "text": "the release on trial failed its self-test: it restarts"})
+        self._restart()
+        return False
 
     def _restart(self):
         self.outbox.flush()

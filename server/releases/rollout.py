@@ -26,15 +26,17 @@ FAILURES = frozenset(
     {
         words.TRIES_SPENT,
         words.STARTS_SPENT,
-        words.SLOT_BAD,
         words.NO_SPACE,
         words.BAD_BYTES,
         words.BAD_MANIFEST,
         words.FELL_BACK,
         words.IMAGE_REFUSED,
         words.WRONG_CODE,
+        words.CRASH_LOOP,
     }
 )
+# Flash that does not keep what was verified: the terminal's fault, or chance. It goes back as well.
+ROTTEN = frozenset({words.SLOT_BAD, words.FLASH_FAILS})
 
 
 class RolloutState(StrEnum):
@@ -177,13 +179,17 @@ def outcome_of(before: Outcome, version: int, report: OtaState) -> Outcome:
 
     Where the report names no release, a reason alone says nothing before the terminal was seen to begin: it
     may be that of an older one. A failed release may still be installed: an operator let it be tried again.
+    One that was installed fails once it is named as what did not last.
     """
+    named = report.ref is not None
+    if named and report.reason == words.CRASH_LOOP:
+        return Outcome.FAILED
     if before is Outcome.INSTALLED or (report.running == version and report.state == CONFIRMED):
         return Outcome.INSTALLED
-    named = report.ref is not None
     begun = named or before is not Outcome.OFFERED
     against = report.reason in FAILURES or (named and report.reason == words.QUARANTINED)
-    if before is Outcome.FAILED or report.state == ROLLED_BACK:
+    went_back = report.state == ROLLED_BACK and report.reason not in ROTTEN
+    if before is Outcome.FAILED or went_back:
         return Outcome.FAILED
     if begun and report.state == CONFIRMED and against:
         return Outcome.FAILED

@@ -6,11 +6,12 @@ SLOTS = ("a", "b", "factory", "image ota_0", "image ota_1")
 STATES = ("confirmed", "downloading", "verified", "waiting for its restart", "on trial", "rolled back")
 TRIES_SPENT, STARTS_SPENT, SLOT_BAD, NO_SPACE, BAD_BYTES, BAD_MANIFEST = 1, 2, 3, 8, 9, 14
 QUARANTINED, FELL_BACK, IMAGE_REFUSED, WRONG_CODE = 10, 18, 19, 25
+FLASH_FAILS, CRASH_LOOP = 27, 28
 REASONS = (
     "",
     "the new release was started three times and did not prove itself",
     "the new release was started ten times, mostly without power lasting, and did not prove itself",
-    "the installed files were not the release's when it was to be started",
+    "the release's files changed in flash before it was started: it is fetched again",
     "the running release's files had changed: the previous release runs again",
     "neither slot holds a whole release: the factory application runs",
     "the record of its updates could not be read: it begins anew",
@@ -34,6 +35,8 @@ REASONS = (
     "the release was made over another firmware image of the same number, or names none",
     "a compiled module of the release is for another processor or another MicroPython",
     "the release that ran was made over another firmware image: the factory application runs",
+    "the release's files changed in flash again and again: the terminal's flash may be failing",
+    "the release had proved itself, and then did not last five starts in a row: an older one runs",
 )
 
 

@@ -148,6 +148,15 @@ class OtaAgent:
         self._board.on_trial = False
         return True
 
+    def lasted(self):
+        # This start has lasted: the self-test passed, if anything is on trial.
+        state = self.record.state
+        if state.state == states.TRIAL and not self._runs_in(state.target()):
+            return
+        after = states.lasted(state)
+        if after is not state:
+            self._store(after)
+
     # -- what an operator says (may come at any await of the task)
 
     def cancel(self):
@@ -236,7 +245,8 @@ class OtaAgent:
         # -> the name, or its beginning, of the bundle that the state on record is about; NO_HASH for none, or
         # where a restart has come between a bundle that was given up and now.
         state = self.record.state
-        if state.state == states.ROLLED_BACK:
+        is_back = state.state == states.ROLLED_BACK and state.other_hash == NO_HASH
+        if is_back or (state.state == states.CONFIRMED and state.reason == states.CRASH_LOOP):
             return state.quarantine[0]
         if state.state != states.CONFIRMED:
             return state.other_hash

@@ -10,8 +10,13 @@ from ..compat import const
 from ..wire.fresh import APPLICATION, CANCEL
 from .states import OtaError
 
+LASTED_S = const(60)  # so long a start has to go on to count as a good one
 _VERSION = const(3)  # which of OtaAgent's arguments behind the board it is
 _IMAGE_PATH = b"image/micropython.bin"  # what an image's manifest names
+
+
+def _unasked():
+    return True
 
 
 class Updates:
@@ -26,6 +31,10 @@ class Updates:
         self.image_agent = None
         self._board = board
         self._rest = rest
+        # Set by whoever made this. is_sound(): whether the application passes its self-test; if not, it has
+        # restarted the terminal, or is about to. lasted_s: as LASTED_S.
+        self.is_sound = _unasked
+        self.lasted_s = LASTED_S
         self._needed = asyncio.Event()
         self._image_needed = asyncio.Event()
         if board.update_pending:
@@ -128,18 +137,40 @@ class Updates:
             agent.link_up()
 
     def prove(self):
-        # Call when the terminal works: identity read, journal and menu open, a session with the server there.
-        # -> True if that confirmed a bundle or an image on trial.
+        # Call when there is a session with the server. -> True if that confirmed a bundle or an image on
+        # trial, whose self-test has to pass; the start has lasted in any case.
+        if self._is_tried() and not self.is_sound():
+            return False
+        is_confirmed = self._confirm()
+        self._last()
+        return is_confirmed
+
+    def _confirm(self):
         image = self._image_flag("image_on_trial") and self.load_image().confirm()
         if image and self.agent is not None:
             self.agent.link_up()  # it waited for this
         return (self._board.on_trial and self.load().confirm()) or image
 
+    def _is_tried(self):
+        return self._board.on_trial or self._image_flag("image_on_trial")
+
+    def _last(self):
+        for agent in self._agents():
+            agent.lasted()
+
     async def run(self):
+        parts = [self._run_agent()]
         if self._has_images():
-            await asyncio.gather(self._run_agent(), self._run_image_agent())
-        else:
-            await self._run_agent()
+            parts.append(self._run_image_agent())
+        if self._agents():
+            parts.append(self._watch_start())
+        await asyncio.gather(*parts)
+
+    async def _watch_start(self):
+        # A start that lasts is given back, with or without a network: once. The watchdog runs meanwhile.
+        await asyncio.sleep(self.lasted_s)
+        if not self._is_tried() or self.is_sound():
+            self._last()
 
     async def _run_agent(self):
         await self._needed.wait()

@@ -93,10 +93,10 @@ def _after_return(state, entry, spent, is_whole):
     if state.starts >= MAX_STARTS:
         return states.rolled_back(state, states.STARTS_SPENT)
     if not is_whole(state.target(), state.other_hash):
-        return states.rolled_back(state, states.SLOT_BAD)
+        return states.rotted(state)
     if entry is not None and entry.is_bootable() and entry.state != NEW:
         return states.rolled_back(state, states.IMAGE_REFUSED)
-    if entry is not None and not entry.is_bootable() and spent:
+    if entry is not None and not entry.is_bootable() and spent and not state.lasted:
         return states.rolled_back(state, states.FELL_BACK)
     return states.rearmed(state)
 

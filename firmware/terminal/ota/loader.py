@@ -1,8 +1,8 @@
 # Frozen into the image, never part of a bundle: decides what runs, and runs it.
 #
 # At every boot: read the control record, let the state table decide, hash the slot it names, store the next
-# state (a trial's start is counted before the jump), and start the application. If no slot is whole, the
-# factory application of the image runs.
+# state (a trial's start, and one after a crash, is counted before the jump), and start the application. If no
+# slot is whole, the factory application of the image runs.
 #
 # Modules of a slot are loaded into RAM, those of the image run from flash. A bundle therefore carries the
 # modules that changed, and assets/modules.txt, signed like every other file: one line for each module of
@@ -79,8 +79,9 @@ def main(board):
         _launch(board, path, SLOT_NAMES[slot])
     except Exception as error:  # noqa: BLE001 - whatever an application dies of, the terminal goes on
         _tell(error)
-        if not _is_tried(board):
+        if slot == FACTORY and not _is_tried(board):
             return  # to the prompt; the watchdog, once started, restarts the terminal
+        board.reset()  # counted at the next start
     if _is_tried(board):
         # An application that ends without confirming has failed this try.
         board.reset()
@@ -99,7 +100,7 @@ def _chosen(board, version):
         print("[loader] no application could be chosen: the factory application runs")
         return FACTORY
     board.on_trial = state.state == states.TRIAL
-    board.update_pending = state.state != states.CONFIRMED or state.reason != states.NONE
+    board.update_pending = state.state != states.CONFIRMED or state.reason != states.NONE or state.starts > 0
     if state.reason:
         print(f"[loader] {states.NAMES[state.state]}: {states.in_words(state.reason)}")
     return slot

@@ -13,9 +13,9 @@ from ..regions import SECTOR_BYTES
 from . import states
 
 _MAGIC = b"TSR1"
-# magic, sequence, state, slot, tries, starts, reason, 3 spare, version, floor, other version, other floor,
-# spare, hash, other hash, 4 quarantined prefixes
-_FORMAT = ">4sIBBBBB3xIIII4x32s32s6s6s6s6s"
+# magic, sequence, state, slot, tries, starts, reason, lasted, rotten, 1 spare, version, floor, other version,
+# other floor, 4 spare, hash, other hash, 4 quarantined prefixes
+_FORMAT = ">4sIBBBBBBBxIIII4x32s32s6s6s6s6s"
 _RECORD_BYTES = const(128)
 _PAIR_BYTES = const(256)
 _CRC_AT = const(124)
@@ -38,6 +38,8 @@ def pack(state, sequence):
         state.tries,
         state.starts,
         state.reason,
+        state.lasted,
+        state.rotten,
         state.version,
         state.floor,
         state.other_version,
@@ -58,7 +60,7 @@ def unpack(record):
     if fields[0] != _MAGIC or fields[2] >= len(states.NAMES) or fields[3] > states.FACTORY:
         return None
     values = {name: fields[2 + n] for n, name in enumerate(states.State.FIELDS[:-1])}
-    values["quarantine"] = fields[13:17]
+    values["quarantine"] = fields[15:19]
     return states.State(values), fields[1]
 
 

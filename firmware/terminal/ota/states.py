@@ -27,7 +27,7 @@ SLOT_NAMES = ("a", "b", "factory", "ota_0", "ota_1")  # the last two: firmware i
 NONE = const(0)
 TRIES_SPENT = const(1)  # the new application started three times and did not confirm
 STARTS_SPENT = const(2)  # ten starts of any kind and no confirmation
-SLOT_BAD = const(3)  # the bytes in the trial slot are not the bundle's
+SLOT_BAD = const(3)  # the bytes in the trial slot were the bundle's and have changed: it is fetched again
 ACTIVE_BAD = const(4)  # the running slot's bytes changed: went back to the previous bundle
 BOTH_BAD = const(5)  # neither slot holds its bundle: the factory application runs
 RECORD_LOST = const(6)  # no control record could be read
@@ -52,6 +52,8 @@ NOT_NOW = const(23)  # the application's own update comes first
 WRONG_IMAGE = const(24)  # a bundle made over another image of the same number, or over none it names
 WRONG_CODE = const(25)  # a compiled module for another processor, or another MicroPython
 OTHER_IMAGE = const(26)  # the bundle that ran was made over another image: the factory application runs
+FLASH_FAILS = const(27)  # verified bundles were found changed MAX_ROTTEN times in a row: quarantined
+CRASH_LOOP = const(28)  # the running bundle, confirmed before, did not last MAX_CRASHES starts in a row
 REASONS = (
     "none",
     "tries-spent",
@@ -80,6 +82,8 @@ REASONS = (
     "wrong-image",
     "wrong-code",
     "other-image",
+    "flash-fails",
+    "crash-loop",
 )
 
 
@@ -90,9 +94,19 @@ def in_words(reason):
 
 MAX_TRIES = const(3)
 MAX_STARTS = const(10)
+MAX_CRASHES = const(5)
+MAX_ROTTEN = const(3)  # verified bundles found changed before one was confirmed; then the last is quarantined
 PREFIX_BYTES = const(6)
 NO_HASH = bytes(32)
 NO_PREFIX = bytes(PREFIX_BYTES)
+_GIVEN_UP = {
+    "other_hash": NO_HASH,
+    "other_version": 0,
+    "other_floor": 0,
+    "tries": 0,
+    "starts": 0,
+    "lasted": 0,
+}
 
 _OFFER = const(0)
 _INSTALL = const(1)
@@ -103,6 +117,7 @@ _FAIL = const(5)
 _SETTLE = const(6)
 _CANCEL = const(7)
 _REPEAT = const(8)
+_LAST = const(9)
 
 _NEXT = {
     (CONFIRMED, _OFFER): STAGING,
@@ -115,6 +130,7 @@ _NEXT = {
     (TRIAL, _CONFIRM): CONFIRMED,
     (ARMED, _REPEAT): ARMED,
     (TRIAL, _REPEAT): ARMED,
+    (TRIAL, _LAST): TRIAL,
     (ARMED, _FAIL): ROLLED_BACK,
     (TRIAL, _FAIL): ROLLED_BACK,
     (ROLLED_BACK, _SETTLE): CONFIRMED,
@@ -138,8 +154,10 @@ class State:
         "state",
         "slot",  # of the active bundle
         "tries",
-        "starts",
+        "starts",  # on trial those that did not last, at rest those after a crash since one lasted
         "reason",
+        "lasted",  # 1: the newest start on trial lasted, and counts neither as a start nor as a try
+        "rotten",  # verified bundles that were found changed since the last confirmation
         "version",  # of the active bundle, 0 for the factory application
         "floor",  # no bundle below this version is installed
         "other_version",
@@ -186,6 +204,8 @@ def factory(reason=NONE):
             "tries": 0,
             "starts": 0,
             "reason": reason,
+            "lasted": 0,
+            "rotten": 0,
             "version": 0,
             "floor": 0,
             "other_version": 0,
@@ -208,9 +228,11 @@ def _move(state, event, **changes):
 
 
 def judge(state, digest, version):
-    # Whether this bundle may be installed now. Raises OtaError QUARANTINED, BELOW_FLOOR, ALREADY_THERE.
+    # Whether this bundle may be installed now. Raises OtaError QUARANTINED, FLASH_FAILS, BELOW_FLOOR,
+    # ALREADY_THERE.
     if state.is_quarantined(digest):
-        raise OtaError(QUARANTINED)
+        is_flash = state.rotten >= MAX_ROTTEN and digest[:PREFIX_BYTES] == state.quarantine[0]
+        raise OtaError(FLASH_FAILS if is_flash else QUARANTINED)
     if version < state.floor:
         raise OtaError(BELOW_FLOOR)
     if digest == state.hash:
@@ -230,7 +252,7 @@ def verified(state):
 
 def armed(state):
     # The next boot tries the bundle.
-    return _move(state, _ARM, tries=0, starts=0)
+    return _move(state, _ARM, tries=0, starts=0, lasted=0)
 
 
 def cancelled(state, reason=CANCELLED):
@@ -243,9 +265,7 @@ def cancelled(state, reason=CANCELLED):
     if reason == WRONG_CODE:  # it can never run here: fetched once, and not again
         newest = (state.other_hash[:PREFIX_BYTES],)
         state = state.but(quarantine=newest + tuple(state.quarantine)[:3])
-    return _move(
-        state, _CANCEL, other_hash=NO_HASH, other_version=0, other_floor=0, tries=0, starts=0, reason=reason
-    )
+    return _move(state, _CANCEL, reason=reason, **_GIVEN_UP)
 
 
 def confirmed(state):
@@ -262,13 +282,23 @@ def confirmed(state):
         floor=max(state.floor, state.other_floor),
         tries=0,
         starts=0,
+        lasted=0,
+        rotten=0,
         reason=NONE,
     )
 
 
+def lasted(state):
+    # This start has lasted. On trial it spends nothing, once: what is missing for a confirmation is the
+    # server, and that is not the bundle's fault. At rest the starts after a crash are forgotten.
+    if state.state == TRIAL:
+        return state if state.lasted else _move(state, _LAST, starts=state.starts - 1, lasted=1)
+    return state.but(starts=0) if state.starts and state.state != ARMED else state
+
+
 def settled(state):
     # The rollback was reported.
-    return _move(state, _SETTLE)
+    return _move(state, _SETTLE, **_GIVEN_UP)
 
 
 def quarantined(state, digest):
@@ -279,7 +309,7 @@ def quarantined(state, digest):
 
 def released(state):
     # An operator lets quarantined bundles be tried again.
-    return state.but(quarantine=(NO_PREFIX,) * 4)
+    return state.but(quarantine=(NO_PREFIX,) * 4, rotten=0)
 
 
 # ---------------------------------------------------------------- booting
@@ -293,24 +323,36 @@ def boot(state, spent, is_whole):
         state = start_trial(state, spent, is_whole)
         if state.state == TRIAL:
             return state, state.target()
+    elif spent and state.slot != FACTORY:
+        state = _after_a_crash(state, is_whole)
     return _run_active(state, is_whole)
 
 
 def start_trial(state, spent, is_whole):
     # What was armed, or is on trial, is about to run once more.
-    tries = state.tries + (1 if spent and state.state == TRIAL else 0)
+    tries = state.tries + (1 if spent and state.state == TRIAL and not state.lasted else 0)
     if tries >= MAX_TRIES:
         return rolled_back(state, TRIES_SPENT)
     if state.starts >= MAX_STARTS:
         return rolled_back(state, STARTS_SPENT)
     if not is_whole(state.target(), state.other_hash):
-        return rolled_back(state, SLOT_BAD)
+        return rotted(state)
+    state = state.but(lasted=0)  # of the start before
     return _move(state, _START, tries=tries, starts=state.starts + 1)
 
 
 def rearmed(state):
     # The trial did not take place, or was cut off by the power: the next boot tries again.
-    return _move(state, _REPEAT, starts=state.starts + 1)
+    return _move(state, _REPEAT, starts=state.starts + (0 if state.lasted else 1), lasted=0)
+
+
+def rotted(state):
+    # What was armed or on trial was whole when it was verified, and is not any more: flash is to blame. The
+    # active bundle runs again and this one is fetched anew, a few times; its name stays until that is told.
+    count = state.rotten + 1
+    if count >= MAX_ROTTEN:
+        return rolled_back(state.but(rotten=MAX_ROTTEN), FLASH_FAILS)
+    return _move(state, _FAIL, rotten=count, reason=SLOT_BAD, tries=0, starts=0, lasted=0)
 
 
 def rolled_back(state, reason):
@@ -320,11 +362,38 @@ def rolled_back(state, reason):
         state,
         _FAIL,
         quarantine=newest + tuple(state.quarantine)[:3],
-        other_hash=NO_HASH,
+        reason=reason,
+        **_GIVEN_UP,
+    )
+
+
+def _after_a_crash(state, is_whole):
+    # The active bundle runs once more after a reset that nobody may have wanted, counted until it lasts.
+    if state.starts < MAX_CRASHES:
+        return state.but(starts=state.starts + 1)
+    state = quarantined(state, state.hash).but(starts=0)
+    if _has_previous(state, is_whole):
+        return _previous(state, CRASH_LOOP)
+    return factory(CRASH_LOOP).but(floor=state.floor, rotten=state.rotten, quarantine=state.quarantine)
+
+
+def _has_previous(state, is_whole):
+    # A bundle that is only being downloaded does not count.
+    return (
+        state.state == CONFIRMED
+        and state.other_hash != NO_HASH
+        and is_whole(state.target(), state.other_hash)
+    )
+
+
+def _previous(state, reason):
+    # The bundle before the active one takes over.
+    return state.but(
+        slot=state.target(),
+        version=state.other_version,
+        hash=state.other_hash,
         other_version=0,
-        other_floor=0,
-        tries=0,
-        starts=0,
+        other_hash=NO_HASH,
         reason=reason,
     )
 
@@ -332,21 +401,8 @@ def rolled_back(state, reason):
 def _run_active(state, is_whole):
     if state.slot == FACTORY or is_whole(state.slot, state.hash):
         return state, state.slot
-    # The running slot rotted. If the previous bundle is still whole, it takes over; a bundle that is only
-    # being downloaded does not count.
-    if (
-        state.state == CONFIRMED
-        and state.other_hash != NO_HASH
-        and is_whole(state.target(), state.other_hash)
-    ):
-        back = state.but(
-            slot=state.target(),
-            version=state.other_version,
-            hash=state.other_hash,
-            other_version=0,
-            other_hash=NO_HASH,
-            reason=ACTIVE_BAD,
-        )
+    if _has_previous(state, is_whole):  # the running slot rotted
+        back = _previous(state, ACTIVE_BAD)
         return back, back.slot
     lost = factory(BOTH_BAD).but(floor=state.floor, quarantine=state.quarantine)
     return lost, FACTORY

@@ -83,6 +83,16 @@ def test_what_the_old_image_makes_of_its_return(
         assert after.starts == state.starts + 1, "counted, so that it ends"
 
 
+def test_an_image_that_lasted_without_a_network_spends_nothing_and_has_not_failed() -> None:
+    state = armed()
+    for spent in [False] * 12 + [True] * 12:
+        state, slot = boot(state, SLOT_B, entries(PENDING), spent=True)
+        assert (state.state, slot) == (states.TRIAL, SLOT_B)
+        state, slot = boot(states.lasted(state), SLOT_A, entries(ABORTED), spent)
+        assert (state.state, state.starts, slot) == (states.ARMED, 0, SLOT_B)
+    assert boot(state, SLOT_A, entries(ABORTED), spent=True)[0].reason == states.FELL_BACK
+
+
 def test_an_older_choice_of_the_slot_says_nothing_about_the_new_image() -> None:
     found = [Entry(0, 3, VALID), Entry(1, 2, VALID)]
     assert boot(armed(), SLOT_A, found)[0].state == states.ARMED
@@ -100,6 +110,7 @@ def test_starts_of_any_kind_are_bounded() -> None:
 def test_an_image_that_rotted_before_its_trial_is_not_chosen_again() -> None:
     state, slot = boot(armed(), SLOT_A, entries(None), is_whole=whole((SLOT_A, OLD)))
     assert (state.reason, slot) == (states.SLOT_BAD, SLOT_A)
+    assert not state.is_quarantined(IMAGE)
 
 
 def test_a_trial_without_the_bootloaders_help_ends_after_three_tries() -> None:

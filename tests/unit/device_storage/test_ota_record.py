@@ -25,6 +25,8 @@ def numbered(n: int) -> State:
             "tries": n % 3,
             "starts": n % 11,
             "reason": n % 16,
+            "lasted": n % 2,
+            "rotten": n % 4,
             "version": n,
             "floor": n + 1,
             "other_version": n + 2,

@@ -41,7 +41,7 @@ def test_an_update_goes_through_every_state_and_changes_slots() -> None:
     state = states.confirmed(state)
     assert seen == [states.CONFIRMED, states.STAGING, states.VERIFIED, states.ARMED, states.TRIAL]
     assert (state.state, state.slot, state.version, state.hash) == (states.CONFIRMED, SLOT_B, 8, NEW)
-    assert states.boot(state, True, GOOD) == (state, SLOT_B)
+    assert states.boot(state, False, GOOD) == (state, SLOT_B)
     assert state.target() == SLOT_A
 
 
@@ -97,9 +97,114 @@ def test_pulling_the_plug_spends_no_try_but_ends_after_ten_starts() -> None:
     assert (state.state, state.reason) == (states.ROLLED_BACK, states.STARTS_SPENT)
 
 
-def test_a_trial_slot_that_rotted_rolls_back() -> None:
+def test_a_missing_network_spends_nothing_however_often_the_power_goes() -> None:
+    state = armed()
+    for spent in [False] * 30 + [True] * 30:
+        state, slot = states.boot(state, spent, GOOD)
+        assert (slot, state.state) == (SLOT_B, states.TRIAL)
+        state = states.lasted(state)
+        assert (state.starts, state.tries) == (0, 0)
+    assert states.confirmed(state).version == 8
+
+
+def test_a_start_is_given_back_once() -> None:
+    state, _ = trial_of([False] * 4)
+    assert state.starts == 5
+    state = states.lasted(state)
+    assert state.starts == 4
+    assert states.lasted(state) == state
+
+
+def test_starts_that_did_not_last_stay_counted_between_those_that_did() -> None:
+    state = armed()
+    slots = []
+    for n in range(states.MAX_STARTS * 2 + 1):
+        state, slot = states.boot(state, False, GOOD)
+        slots.append(slot)
+        if n % 2 == 0 and state.state == states.TRIAL:
+            state = states.lasted(state)
+    assert slots == [SLOT_B] * states.MAX_STARTS * 2 + [SLOT_A]
+    assert state.reason == states.STARTS_SPENT
+
+
+def test_a_crash_before_a_start_has_lasted_is_a_failed_try_whatever_came_before() -> None:
+    state = states.lasted(states.boot(armed(), False, GOOD)[0])
+    slots = []
+    for _ in range(5):
+        state, slot = states.boot(state, True, GOOD)
+        slots.append(slot)
+    assert slots == [SLOT_B] * 3 + [SLOT_A] * 2
+    assert state.reason == states.TRIES_SPENT
+
+
+def crash(state: State, times: int, is_whole: Callable[[int, bytes], bool] = GOOD) -> tuple[State, list[int]]:
+    slots = []
+    for _ in range(times):
+        state, slot = states.boot(state, True, is_whole)
+        slots.append(slot)
+    return state, slots
+
+
+def test_a_confirmed_bundle_that_never_lasts_gives_way_to_the_one_before_then_to_the_factory() -> None:
+    state = states.confirmed(states.boot(armed(), False, GOOD)[0])
+    state, slots = crash(state, states.MAX_CRASHES + 1)
+    assert slots == [SLOT_B] * states.MAX_CRASHES + [SLOT_A]
+    assert (state.hash, state.version, state.reason, state.starts) == (OLD, 7, states.CRASH_LOOP, 0)
+    assert state.is_quarantined(NEW)
+    assert state.floor == 6
+    state, slots = crash(state, states.MAX_CRASHES + 2)
+    assert slots == [SLOT_A] * states.MAX_CRASHES + [FACTORY] * 2
+    assert (state.slot, state.reason, state.floor) == (FACTORY, states.CRASH_LOOP, 6)
+    assert state.is_quarantined(NEW)
+    assert state.is_quarantined(OLD)
+
+
+def test_a_download_that_is_not_finished_is_not_run_after_a_crash_loop() -> None:
+    state = states.verified(states.staging(running_old(), NEW, 8, 6))
+    state, slots = crash(state, states.MAX_CRASHES + 1)
+    assert slots == [SLOT_A] * states.MAX_CRASHES + [FACTORY]
+    assert (state.state, state.other_hash) == (states.CONFIRMED, states.NO_HASH)
+
+
+def test_the_power_going_is_no_crash_and_a_start_that_lasted_ends_the_count() -> None:
+    state, _ = crash(running_old(), states.MAX_CRASHES)
+    for _ in range(20):
+        assert states.boot(state, False, GOOD) == (state, SLOT_A)
+    for _ in range(10):
+        state = states.lasted(state)
+        state, slots = crash(state, states.MAX_CRASHES)
+        assert set(slots) == {SLOT_A}
+    assert states.lasted(armed()) == armed()
+
+
+def test_the_factory_application_is_not_counted() -> None:
+    assert crash(states.factory(), 20) == (states.factory(), [FACTORY] * 20)
+
+
+def test_a_trial_slot_that_rotted_rolls_back_and_the_bundle_may_come_again() -> None:
     state, slot = states.boot(armed(), False, whole((SLOT_A, OLD)))
     assert (slot, state.state, state.reason) == (SLOT_A, states.ROLLED_BACK, states.SLOT_BAD)
+    assert state.other_hash == NEW, "until it is told, the bundle has a name"
+    state = states.settled(state)
+    assert (state.state, state.other_hash, state.hash) == (states.CONFIRMED, states.NO_HASH, OLD)
+    assert states.staging(state, NEW, 8, 6).state == states.STAGING
+
+
+def test_flash_that_keeps_no_bundle_ends_the_fetching_and_says_why() -> None:
+    state = running_old()
+    for _ in range(states.MAX_ROTTEN):
+        assert not state.is_quarantined(NEW)
+        state = states.armed(states.verified(states.staging(state, NEW, 8, 6)))
+        state = states.boot(state, False, whole((SLOT_A, OLD)))[0]
+        told = state.reason
+        state = states.settled(state)
+    assert told == states.FLASH_FAILS
+    with pytest.raises(OtaError, match="flash-fails"):
+        states.staging(state, NEW, 8, 6)
+    assert states.staging(states.released(state), NEW, 8, 6).rotten == 0
+    other = states.armed(states.verified(states.staging(state, b"x" * 32, 9, 6)))
+    other = states.boot(other, False, whole((SLOT_A, OLD), (SLOT_B, b"x" * 32)))[0]
+    assert states.confirmed(other).rotten == 0, "a bundle that stayed whole clears the count"
 
 
 def test_a_rotten_running_slot_falls_back_to_the_previous_bundle_then_to_the_factory() -> None:
@@ -161,5 +266,6 @@ def test_only_the_four_newest_quarantined_bundles_are_remembered() -> None:
     digests = [bytes([n]) * 32 for n in range(1, 6)]
     for digest in digests:
         state = states.armed(states.verified(states.staging(state, digest, 8, 0)))
-        state = states.settled(states.boot(state, False, whole((SLOT_A, OLD)))[0])
+        state, _ = states.boot(state, False, whole((SLOT_A, OLD), (SLOT_B, digest)))
+        state = states.settled(states.cancelled(state))
     assert [state.is_quarantined(digest) for digest in digests] == [False, True, True, True, True]

@@ -113,6 +113,26 @@ def test_a_named_reason_speaks_before_the_terminal_was_seen_to_begin() -> None:
         assert outcome_of(Outcome.OFFERED, NEW, said(CONFIRMED, None, reason=reason)) is Outcome.OFFERED
 
 
+def test_flash_that_lost_a_release_does_not_speak_against_it(database: Database) -> None:
+    both(database)
+    for state, reason in ((ROLLED_BACK, words.SLOT_BAD), (CONFIRMED, words.SLOT_BAD), (1, 0)):
+        report(database, (DEVICE, said(state, OTHER, reason=reason)))
+    report(database, (DEVICE, said(ROLLED_BACK, OTHER, reason=words.FLASH_FAILS)))
+    report(database, (DEVICE, said(CONFIRMED, OTHER, reason=words.FLASH_FAILS)))
+    assert outcomes(database)[1] == NOTHING | {"started": 1}
+    assert rollout(database, OTHER).rollout.state is RolloutState.RUNNING
+
+
+def test_an_installed_release_that_does_not_last_fails_after_all(database: Database) -> None:
+    both(database)
+    report(database, (DEVICE, said(CONFIRMED, REF, NEW)))
+    report(database, (DEVICE, said(CONFIRMED, REF[:6], reason=words.CRASH_LOOP)))
+    assert outcomes(database)[0] == NOTHING | {"failed": 1}
+    assert rollout(database).rollout.state is RolloutState.HALTED
+    report(database, (DEVICE, said(CONFIRMED, REF, NEW)))
+    assert outcomes(database)[0] == NOTHING | {"installed": 1}
+
+
 def test_a_release_that_failed_may_still_be_installed_and_does_not_begin_anew() -> None:
     assert outcome_of(Outcome.FAILED, NEW, said(TRIAL, REF, NEW)) is Outcome.FAILED
     assert outcome_of(Outcome.FAILED, NEW, said(CONFIRMED, REF, NEW)) is Outcome.INSTALLED
