@@ -189,17 +189,22 @@ def status(args: argparse.Namespace) -> int:
         print(f"  {warning}")
     print()
     print_table(
-        ("terminal", "group", "hardware", "online", "runs", "slot", "state", "why"),
-        [
-            (
-                one["device"], one["group"] or "-", one["hardware"] or "-",
-                {None: "never seen", True: "yes", False: "no"}[one["online"]], one["version"] or "-",
-                one["slot"] or "-", one["state"] or "-", one["reason"] or "-",
-            )
-            for one in terminals
-        ],
+        ("terminal", "group", "online", "hardware", "runs", "slot", "state", "why"),
+        [row for one in terminals for row in _terminal_rows(one)],
     )  # fmt: skip
     return 0
+
+
+def _terminal_rows(one: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """A line for a terminal's application, and one for its firmware image if it speaks of one."""
+    online = {None: "never seen", True: "yes", False: "no"}[one["online"]]
+    yield one["device"], one["group"] or "-", online, *_layer_columns(one)
+    if one["image"] is not None:
+        yield "", "", "", *_layer_columns(one["image"])
+
+
+def _layer_columns(one: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(one[name] or "-" for name in ("hardware", "version", "slot", "state", "reason"))
 
 
 def _shown_state(one: dict[str, Any]) -> str:

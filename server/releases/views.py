@@ -7,7 +7,7 @@ from typing import Any
 
 from server.releases import words
 from server.releases.rollout import RolloutState
-from server.storage.release_reads import HistoryStep, StoredRelease, TerminalUpdate
+from server.storage.release_reads import HistoryStep, LayerUpdate, StoredRelease, TerminalUpdate
 
 
 def release_view(one: StoredRelease) -> dict[str, Any]:
@@ -42,15 +42,26 @@ def retired(known: Iterable[StoredRelease]) -> list[str]:
 
 
 def terminal_view(one: TerminalUpdate) -> dict[str, Any]:
-    """What a terminal runs, where its update stands, and why it does not run the newest."""
+    """What a terminal runs, where its updates stand, and why it does not run the newest.
+
+    What is about its application lies beside its name, what is about its firmware image below ``image``.
+    """
+    return {
+        "device": one.device,
+        "group": one.group,
+        "online": one.online,
+        **layer_view(one.application),
+        "image": None if one.image is None else layer_view(one.image),
+    }
+
+
+def layer_view(one: LayerUpdate) -> dict[str, Any]:
+    """Where the update of an application or a firmware image stands."""
     failed = one.outcome == "failed"
     # Offered again, a release that failed is refused as quarantined: that is not why it failed.
     cause = one.failure if failed and one.reason in (0, words.QUARANTINED) else one.reason
     return {
-        "device": one.device,
-        "group": one.group,
         "hardware": one.hardware,
-        "online": one.online,
         "version": None if one.running is None else words.version(one.running),
         "slot": None if one.slot is None else words.slot(one.slot),
         "state": None if one.state is None else words.state(one.state),

@@ -229,10 +229,10 @@ class Ledger:
         return [LedgerRelease(*row) for row in rows]
 
     def update_states(self, site: str) -> list[LedgerUpdate]:
-        """Every terminal's last report by device."""
+        """Every terminal's last reports by device: of its application, then of its firmware image."""
         rows = self._rows(
             'SELECT device, running, slot, state, "offset", reason FROM update_state WHERE site = ? ORDER BY '
-            "device",
+            "device, layer",
             (site,),
         )
         return [LedgerUpdate(*row) for row in rows]

@@ -117,7 +117,7 @@ class StoreObservations:
     site: str
     refusals: Mapping[tuple[str, str], int]
     presences: Mapping[str, Presence]
-    updates: Mapping[str, OtaState]
+    updates: Mapping[tuple[str, str], OtaState]  # by device and layer
     telemetry: Mapping[str, Telemetry]
     now_s: int
 
@@ -146,16 +146,18 @@ class StoreObservations:
             ],
         )
         connection.executemany(
-            'INSERT INTO update_state (site, device, running, slot, state, "offset", reason, seen_at) '
-            "VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (site, device) DO UPDATE SET running = excluded.running, "
+            'INSERT INTO update_state (site, device, layer, running, slot, state, "offset", reason, seen_at) '
+            "VALUES (?,?,?,?,?,?,?,?,?) "
+            "ON CONFLICT (site, device, layer) DO UPDATE SET running = excluded.running, "
             'slot = excluded.slot, state = excluded.state, "offset" = excluded."offset", reason = '
             "excluded.reason, "
             "seen_at = excluded.seen_at",
             [
-                (self.site, device, said.running, said.slot, said.state, said.offset, said.reason, self.now_s)
-                for device, said in self.updates.items()
+                (self.site, device, layer, said.running, said.slot, said.state, said.offset, said.reason,
+                 self.now_s)
+                for (device, layer), said in self.updates.items()
             ],
-        )
+        )  # fmt: skip
         connection.executemany(
             "INSERT INTO telemetry (site, device, uptime_s, heap_free_bytes, reconnects, resent, rssi, "
             "seen_at) VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (site, device) DO UPDATE SET "

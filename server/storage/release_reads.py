@@ -20,7 +20,7 @@ from server.storage.schema_releases import (
     update_history,
     update_question,
 )
-from server.wire.updates import Offer
+from server.wire.updates import APPLICATION, IMAGE, IMAGE_CLASS_SUFFIX, Offer
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,13 @@ class StoredRelease:
 
 
 @dataclass(frozen=True, slots=True)
-class TerminalUpdate:
-    """Where a terminal's update stands. What it never said is None; ``hardware`` is "" until it asked."""
+class LayerUpdate:
+    """Where the update of a terminal's application or firmware image stands.
 
-    device: str
-    group: str
+    What it never said is None; ``hardware`` is "" until it asked.
+    """
+
     hardware: str
-    online: bool | None
     running: int | None
     slot: int | None
     state: int | None
@@ -62,6 +62,17 @@ class TerminalUpdate:
     release: bytes | None
     outcome: str
     failure: int
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalUpdate:
+    """Where a terminal's updates stand; ``image`` is None for one that never spoke of a firmware image."""
+
+    device: str
+    group: str
+    online: bool | None
+    application: LayerUpdate
+    image: LayerUpdate | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,42 +190,81 @@ def published(database: Database, site: str) -> list[StoredRelease]:
 
 
 def terminals(database: Database, site: str) -> list[TerminalUpdate]:
-    """Every registered terminal by name, and where its update stands."""
+    """Every registered terminal by name, and where its updates stand."""
     with database.engine.connect() as connection:
         rows = connection.execute(_terminals_query(site)).all()
-        last: dict[str, tuple[bytes, str, int]] = {}
-        for found in connection.execute(
-            select(rollout_device).where(rollout_device.c.site == site).order_by(rollout_device.c.changed_at)
-        ):
-            last[found.device] = (bytes(found.ref), found.outcome, found.reason)
-    return [_terminal(row, last.get(row.device)) for row in rows]
+        said = {
+            (row.device, row.layer): row
+            for row in connection.execute(select(update_state).where(update_state.c.site == site))
+        }
+        asked = {
+            (row.device, _layer_of(row.hardware)): row
+            for row in connection.execute(
+                select(update_question)
+                .where(update_question.c.site == site)
+                .order_by(update_question.c.asked_at)
+            )
+        }
+        last = {(row.device, _layer_of(row.hardware or "")): row for row in _outcomes(connection, site)}
+
+    def layer_of(row: Row[Any], layer: str) -> LayerUpdate | None:
+        key = row.device, layer
+        if layer == IMAGE and key not in said and key not in asked:
+            return None
+        running = row.running if layer == APPLICATION else None
+        return _layer(said.get(key), asked.get(key), last.get(key), running)
+
+    found = []
+    for row in rows:
+        online = None if row.online is None else bool(row.online)
+        application = layer_of(row, APPLICATION)
+        assert application is not None
+        found.append(
+            TerminalUpdate(row.device, row.group_name or "", online, application, layer_of(row, IMAGE))
+        )
+    return found
+
+
+def _layer_of(hardware: str) -> str:
+    return IMAGE if hardware.endswith(IMAGE_CLASS_SUFFIX) else APPLICATION
 
 
 def _terminals_query(site: str) -> Select[Any]:
-    said, asked = update_state, update_question
-    query = (
-        select(
-            device.c.device, device_group.c.group_name, asked.c.hardware, asked.c.asked_at, presence.c.online,
-            presence.c.running.label("present"), said.c.running, said.c.slot, said.c.state, said.c.offset,
-            said.c.reason, said.c.seen_at,
-        )
-        .select_from(device)
-    )  # fmt: skip
-    for table in (device_group, asked, presence, said):
+    query = select(device.c.device, device_group.c.group_name, presence.c.online, presence.c.running)
+    query = query.select_from(device)
+    for table in (device_group, presence):
         query = query.outerjoin(table, (table.c.site == device.c.site) & (table.c.device == device.c.device))
     return query.where(device.c.site == site).order_by(device.c.device)
 
 
-def _terminal(row: Row[Any], last: tuple[bytes, str, int] | None) -> TerminalUpdate:
-    found = row._mapping
-    ref, outcome, failure = last or (None, "", 0)
-    running = found["running"] if found["running"] is not None else found["present"]
-    online = None if found["online"] is None else bool(found["online"])
-    return TerminalUpdate(
-        found["device"], found["group_name"] or "", found["hardware"] or "", online, running, found["slot"],
-        found["state"], found["offset"], found["reason"] or 0, found["seen_at"], found["asked_at"], ref,
-        outcome, failure,
-    )  # fmt: skip
+def _outcomes(connection: Connection, site: str) -> Sequence[Row[Any]]:
+    """What became of each release on each terminal, oldest first; without a class once it is withdrawn."""
+    same = (release.c.site == rollout_device.c.site) & (release.c.ref == rollout_device.c.ref)
+    return connection.execute(
+        select(rollout_device, release.c.hardware)
+        .outerjoin(release, same)
+        .where(rollout_device.c.site == site)
+        .order_by(rollout_device.c.changed_at)
+    ).all()
+
+
+def _layer(
+    said: Row[Any] | None, asked: Row[Any] | None, last: Row[Any] | None, present: int | None
+) -> LayerUpdate:
+    """A layer from its last report, its last question, the last release offered, and what is known to run."""
+    return LayerUpdate(
+        hardware="" if asked is None else asked.hardware,
+        running=present if said is None else said.running,
+        slot=None if said is None else said.slot,
+        state=None if said is None else said.state,
+        offset=None if said is None else said._mapping["offset"],
+        reason=0 if said is None else said.reason,
+        seen_at=None if said is None else said.seen_at,
+        asked_at=None if asked is None else asked.asked_at,
+        release=None if last is None else bytes(last.ref),
+        outcome="" if last is None else last.outcome,
+        failure=0 if last is None else last.reason,
+    )
 
 
 def history(database: Database, site: str, name: str) -> list[HistoryStep]:

@@ -23,8 +23,8 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 4
-HEAD_REVISION = "0004"
+SCHEMA_VERSION = 5
+HEAD_REVISION = "0005"
 
 DEVICE_STATES = ("pending", "active", "suspended", "retired")
 
@@ -254,12 +254,14 @@ release = Table(
     Column("published_at", Number, nullable=False),
 )
 
-# Where each terminal's update stands, in its own words (not authenticated: for views only).
+# Where a terminal's updates stand, of its application and of its firmware image, in its own words (not
+# authenticated: for views only).
 update_state = Table(
     "update_state",
     metadata,
     Column("site", String(32), primary_key=True),
     Column("device", String(32), primary_key=True),
+    Column("layer", String(32), primary_key=True),
     Column("running", Number, nullable=False),
     Column("slot", Number, nullable=False),
     Column("state", Number, nullable=False),

@@ -62,13 +62,13 @@ update_history = Table(
     Column("at", Number, nullable=False),
 )
 
-# What a terminal said when it asked for an update; without a row it never did.
+# What a terminal said when it asked for an update, once for each hardware class; without a row it never did.
 update_question = Table(
     "update_question",
     metadata,
     Column("site", String(32), primary_key=True),
     Column("device", String(32), primary_key=True),
-    Column("hardware", String(32), nullable=False),
+    Column("hardware", String(32), primary_key=True),
     Column("running", Number, nullable=False),
     Column("key_epoch", Number, nullable=False),
     Column("asked_at", Number, nullable=False),

@@ -47,7 +47,7 @@ class StoreReports:
     def _asked(self, transaction: Transaction, device: str, ask: OtaAsk) -> None:
         transaction.execute(
             "INSERT INTO update_question (site, device, hardware, running, key_epoch, asked_at) "
-            "VALUES (?,?,?,?,?,?) ON CONFLICT (site, device) DO UPDATE SET hardware = excluded.hardware, "
+            "VALUES (?,?,?,?,?,?) ON CONFLICT (site, device, hardware) DO UPDATE SET "
             "running = excluded.running, key_epoch = excluded.key_epoch, asked_at = excluded.asked_at",
             (self.site, device, ask.hardware, ask.running, ask.key_epoch, self.now_s),
         )

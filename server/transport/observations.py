@@ -21,7 +21,7 @@ class Observations:
         self._site = site
         self._refusals: Counter[tuple[str, str]] = Counter()
         self._presences: dict[str, Presence] = {}
-        self._updates: dict[str, OtaState] = {}
+        self._updates: dict[tuple[str, str], OtaState] = {}
         self._telemetry: dict[str, Telemetry] = {}
         self.totals: Counter[str] = Counter()
 
@@ -36,7 +36,7 @@ class Observations:
 
     def updating(self, device: str, state: OtaState) -> None:
         """Remember where a terminal says its update stands."""
-        self._updates[device] = state
+        self._updates[device, state.layer] = state
 
     def measured(self, device: str, telemetry: Telemetry) -> None:
         """Remember what a terminal measured about itself."""

@@ -19,6 +19,9 @@ GET_COUNT_MAX = 16
 REFERENCE_BYTES = 8
 _STATE_REFERENCE_BYTES = (0, 6, REFERENCE_BYTES)  # of a bundle in quarantine a terminal keeps 6
 HASHES_PER_RUN = 32
+APPLICATION, IMAGE = "application", "image"  # the layers of a terminal that are updated
+_IMAGE_SLOT = 3
+IMAGE_CLASS_SUFFIX = "-image"  # of a firmware image's hardware class
 WHAT_HASHES = 0
 WHAT_CHUNKS = 1
 _TEXT_MAX_BYTES = 32
@@ -230,6 +233,11 @@ class OtaState:
     offset: int
     reason: int
     ref: bytes | None = None
+
+    @property
+    def layer(self) -> str:
+        """What is updated: APPLICATION or IMAGE."""
+        return IMAGE if self.slot >= _IMAGE_SLOT else APPLICATION
 
     def encode(self) -> bytes:
         """Return the frame."""

@@ -58,13 +58,10 @@ class ReleaseView(BaseModel):
     failed: int
 
 
-class TerminalView(BaseModel):
-    """What a terminal runs, where its update stands, and in words why it does not run the newest."""
+class LayerView(BaseModel):
+    """What runs, where the update of it stands, and in words why it is not the newest."""
 
-    device: str
-    group: str
     hardware: str
-    online: bool | None
     version: str | None
     slot: str | None
     state: str | None
@@ -74,6 +71,15 @@ class TerminalView(BaseModel):
     outcome: str | None
     seen_at: int | None
     asked_at: int | None
+
+
+class TerminalView(LayerView):
+    """A terminal: what is about its application, and below ``image`` what is about its firmware image."""
+
+    device: str
+    group: str
+    online: bool | None
+    image: LayerView | None
 
 
 class StatusView(BaseModel):

@@ -122,3 +122,33 @@ def test_an_old_database_is_not_changed_by_a_command_that_only_wants_to_look(tmp
     with pytest.raises(StorageError, match=r"schema version 1.*server migrate"):
         open_database(tmp_path)
     assert schema_of(path) == before
+
+
+def test_what_a_terminal_said_of_its_updates_is_kept_for_each_layer_up_and_down(tmp_path: Path) -> None:
+    path = database_path(tmp_path)
+    engine = engine_of(path)
+    with engine.begin() as connection:
+        migrations.upgrade(connection, "0004")
+        for statement in (
+            "INSERT INTO update_question VALUES ('house', 't-0001', 'esp32c3-image', 1, 2, 3)",
+            "INSERT INTO update_state VALUES ('house', 't-0001', 4, 3, 0, 0, 7, 8)",
+            "INSERT INTO update_state VALUES ('house', 't-0002', 5, 1, 0, 0, 0, 9)",
+        ):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    open_database(tmp_path, upgrade=True).close()
+    layers = "SELECT device, layer, running, slot, reason, seen_at FROM update_state ORDER BY device"
+    assert rows(path, layers) == [("t-0001", "image", 4, 3, 7, 8), ("t-0002", "application", 5, 1, 0, 9)]
+    with engine.begin() as connection:
+        for statement in (
+            "INSERT INTO update_question VALUES ('house', 't-0001', 'esp32', 4, 5, 6)",
+            "INSERT INTO update_state VALUES ('house', 't-0001', 'application', 6, 0, 0, 0, 0, 8)",
+        ):
+            connection.exec_driver_sql(statement)
+        migrations.downgrade(connection, "0004")
+    engine.dispose()
+    assert rows(path, "SELECT * FROM update_question") == [("house", "t-0001", "esp32", 4, 5, 6)]
+    assert rows(path, "SELECT device, running, reason FROM update_state ORDER BY device") == [
+        ("t-0001", 4, 7),
+        ("t-0002", 5, 0),
+    ]

@@ -154,3 +154,21 @@ def test_an_empty_database_is_not_filled_by_a_command_that_only_wants_to_look(tm
     with pytest.raises(StorageError, match="is empty; start `tableside server run`"):
         open_database(tmp_path, url=url)
     assert rows(url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'") == []
+
+
+def test_what_a_terminal_said_of_its_updates_is_kept_for_each_layer_up_and_down(old: str) -> None:
+    migrated(old, "0004")
+    engine = engine_of(old)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO update_state VALUES ('house', 't-0001', 4, 3, 0, 0, 7, 8)")
+        connection.exec_driver_sql("INSERT INTO update_question VALUES ('house', 't-0001', 'esp32', 1, 2, 3)")
+    migrated(old)
+    assert rows(old, "SELECT layer, running, slot FROM update_state") == [("image", 4, 3)]
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO update_state VALUES ('house', 't-0001', 'application', 6, 0, 0, 0, 0, 9)"
+        )
+    engine.dispose()
+    migrated(old, down="0004")
+    assert rows(old, "SELECT device, running, slot FROM update_state") == [("t-0001", 6, 0)]
+    assert rows(old, "SELECT hardware, asked_at FROM update_question") == [("esp32", 3)]

@@ -96,9 +96,10 @@ def written(folder: Path, call: Callable[[], object]) -> None:
         rename(source, target)
         raise KeyboardInterrupt
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "rename", rename)
-        call()
+        with pytest.raises(KeyboardInterrupt):
+            call()
     assert together.waiting(folder)
 
 
