@@ -28,7 +28,7 @@ from server.ordering.menu_prices import read_signed_prices
 from server.platform import Platform
 from server.releases.bundle import open_bundle
 from server.releases.serving import Releases
-from server.storage import admin, release_reads
+from server.storage import admin, release_reads, update_commands
 from server.storage.database import Database, StorageError, open_database
 from server.storage.lock import StateLock
 from server.storage.registry import StoreBeacon, load_beacons, load_sessions
@@ -409,6 +409,14 @@ class OrderServer:
         stored = await loop.run_in_executor(
             self._executor, release_reads.on_offer, self._database, self.config.site
         )
+        commands = await loop.run_in_executor(
+            self._executor,
+            update_commands.newest,
+            self._database,
+            self.config.site,
+            self._clock.unix_time(),
+        )
+        self._updates.commands.replace(commands)
         if stored == self._on_offer:
             return
         releases = await loop.run_in_executor(self._executor, self._verified, stored)

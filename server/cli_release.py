@@ -22,6 +22,8 @@ _ABOUT = """Build, sign, publish and roll out releases, and see what became of t
   publish       put a signed bundle into a server's store; nobody gets it yet
   rollout       offer it to a share of the terminals, all of them or a group
   pause, resume, halt, withdraw, group
+  cancel        a terminal gives up the update that is under way there
+  release-quarantine  a terminal may try again what failed there
   status        what every terminal runs, and why not the newest; history of one terminal"""
 _EXAMPLES = """example:
   tableside release keygen keys
@@ -54,6 +56,7 @@ def add_parser(subparsers: Any) -> Any:
     _add_rollout(group)
     _add_moves(group)
     _add_group(group)
+    _add_commands(group)
     _add_views(group)
     return group
 
@@ -238,6 +241,21 @@ def _add_group(group: Any) -> None:
     )
     parser.add_argument("device", help="the terminal")
     parser.add_argument("name", help='the group\'s name; "" takes it out of its group')
+
+
+def _add_commands(group: Any) -> None:
+    for name, help_ in (
+        ("cancel", "make a terminal give up the update that is under way there, on trial or not"),
+        ("release-quarantine", "let a terminal try again what failed or was cancelled there"),
+    ):
+        parser = _leaf(group, name, "command", help_, f"tableside release {name} t-0001 --layer image")
+        parser.add_argument("device", help="the terminal")
+        parser.add_argument(
+            "--layer",
+            choices=["application", "image"],
+            default="application",
+            help="its application's updates, or its firmware images' (default: %(default)s)",
+        )
 
 
 def _add_views(group: Any) -> None:

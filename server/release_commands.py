@@ -19,8 +19,9 @@ from server.releases.lineage import verified_step
 from server.releases.publishing import plan_of, prepare, share_of
 from server.releases.rollout import RolloutState
 from server.releases.views import release_view, retired, step_view, terminal_view
-from server.storage import release_reads, releases
+from server.storage import release_reads, releases, update_commands
 from server.storage.database import Database
+from server.wire.commands import WHAT, Layer
 
 _STATES = {"pause": RolloutState.PAUSED, "resume": RolloutState.RUNNING, "halt": RolloutState.HALTED}
 
@@ -135,6 +136,18 @@ def group(args: argparse.Namespace) -> int:
         releases.set_group(database, site, args.device, name)
     _say(args, {"device": args.device, "group": name},
          f"{args.device} is in group {name}" if name else f"{args.device} is in no group")  # fmt: skip
+    return 0
+
+
+def command(args: argparse.Namespace) -> int:
+    """`cancel` and `release-quarantine`."""
+    with opened(args) as (database, site):
+        layer, what = Layer[args.layer.upper()], WHAT[args.release_command]
+        made = update_commands.command(database, site, args.device, layer, what, int(time.time()))
+    _say(args, {"device": args.device, "layer": args.layer, "command": args.release_command,
+                "number": made.number},
+         f"{args.device} is told as soon as it is connected, within a day; "
+         f"tableside release history {args.device} shows what becomes of it")  # fmt: skip
     return 0
 
 

@@ -69,7 +69,7 @@ MUTANTS = (
         "session key of the answer",
         "wire/fresh.py",
         "forged_answer_names_no_release",
-        ('    mac0_verify(key, aad(purpose, identity.site,', '    (key, aad(purpose, identity.site,'),
+        ("    mac0_verify(key, aad(purpose, identity.site,", "    (key, aad(purpose, identity.site,"),
     ),
     _without(
         "hashes of chunks and files",

@@ -11,6 +11,7 @@ from server.devices.records import SESSION_MESSAGES, SessionRow
 from server.devices.seams import Clock
 from server.devices.window import Freshness, ReplayWindow
 from server.wire import aad
+from server.wire.commands import OtaCommand
 from server.wire.cose import (
     is_short_mac0,
     mac0,
@@ -73,6 +74,11 @@ class Session:
         """Return the answer to a terminal's question whether there is an update."""
         row = self.row
         return fresh.seal(row.k_s2d, row.site, row.device, row.sid, row.th8)
+
+    def seal_command(self, command: OtaCommand) -> bytes:
+        """Return an operator's command for this terminal."""
+        row = self.row
+        return command.seal(row.k_s2d, row.site, row.device, row.sid, row.th8)
 
 
 @dataclass(frozen=True, slots=True)

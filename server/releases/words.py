@@ -18,7 +18,7 @@ REASONS = (
     "the update was given up by an operator or by a failed file operation",
     "there is no room for the release in its flash",
     "what arrived or was installed is not what the manifest says",
-    "this release failed here before; release the quarantine on the terminal to let it try again",
+    "this release failed here before; `release release-quarantine` lets it try again",
     "the release is below the version floor an earlier one has set",
     "the release is not signed by a release key that the root key vouches for",
     "the release is for other hardware, another group or a firmware image of another number",

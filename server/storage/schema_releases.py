@@ -83,6 +83,22 @@ device_group = Table(
     ForeignKeyConstraint(["site", "device"], ["device.site", "device.device"]),
 )
 
+# What an operator said to a terminal about its updates: the newest command.
+update_command = Table(
+    "update_command",
+    metadata,
+    Column("site", String(32), primary_key=True),
+    Column("device", String(32), primary_key=True),
+    Column("number", Number, nullable=False),
+    Column("layer", Number, nullable=False),
+    Column("what", Number, nullable=False),
+    Column("asked_at", Number, nullable=False),
+    ForeignKeyConstraint(["site", "device"], ["device.site", "device.device"]),
+    CheckConstraint(
+        "number BETWEEN 1 AND 4294967295 AND layer IN (0, 1) AND what IN (0, 1)", name="update_command_known"
+    ),
+)
+
 # Which image a number stands for: one number never names two images.
 image_pin = Table(
     "image_pin",

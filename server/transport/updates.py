@@ -16,6 +16,7 @@ from server.devices.verify import Session
 from server.releases.rollout import Rollout, RolloutState, choose
 from server.releases.serving import Releases, ServedBundle
 from server.storage.update_reports import Offered, Report, StoreReports
+from server.transport.commands import Commands
 from server.transport.limits import RateLimiter
 from server.transport.observations import Observations
 from server.wire.errors import Refusal, RefusalCode
@@ -67,6 +68,7 @@ class Updates:
         self._observations = observations
         self._sessions = sessions
         self._clock = clock
+        self.commands = Commands(send, sessions, lambda device: self._offered.pop(device, None))
         self._on_offer = SiteReleases()
         self._running: dict[str, int] = {}
         self._asked: dict[str, dict[str, _Asked]] = {}  # device -> hardware class -> its question
@@ -126,6 +128,7 @@ class Updates:
         target = self._chosen(device, ask.hardware, _Asked(ask.running, ask.key_epoch))
         ref, version = (b"", 0) if target is None else (target.ref, target.bundle.manifest.version)
         self._send(device, FRESH, session.seal_fresh(OtaFresh(ask.nonce, ref, version)))
+        self.commands.greet(device)
         if target is not None and ask.key_epoch:
             for epoch, rotation in self._on_offer.rotations:
                 if ask.key_epoch < epoch <= target.key_epoch:  # no further: it may need the older key again

@@ -32,6 +32,9 @@ class What(IntEnum):
     RELEASE = 1
 
 
+WHAT = {"cancel": What.CANCEL, "release-quarantine": What.RELEASE}  # in the words of operators
+
+
 @dataclass(frozen=True, slots=True)
 class OtaCommand:
     """One command; ``number`` is 1 or more and grows with every command for this terminal."""

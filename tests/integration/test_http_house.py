@@ -73,6 +73,7 @@ WHO_MAY: dict[tuple[str, str], set[str]] = {
     ("GET", "/v1/releases"): {M},
     ("POST", "/v1/releases"): {M},
     ("POST", "/v1/releases/upload"): {M},
+    ("POST", "/v1/releases/terminals/{device}/command"): {M},
     ("POST", "/v1/releases/{reference}/rollout"): {M},
     ("POST", "/v1/releases/{reference}/state"): {M},
     ("GET", "/v1/releases/status"): {M},

@@ -29,6 +29,8 @@ APPS_AT = FLASH_BYTES + 0x10000
 APP_BYTES = 0x20000
 HARDWARE = "esp32c3-image"
 HELLO = "o/+/+/hello"
+CHUNKS = "d/+/+/ota/chunk"
+CANCELLED = 7
 FELL_BACK = 18
 DEADLINE_S = 60
 
@@ -141,6 +143,21 @@ def test_an_image_that_restarts_unproven_falls_back_and_the_server_hears_why(cas
     assert case.terminal.console.transcript.rpartition("[bootloader] ")[2].startswith("starts ota_0")
     until(lambda: words.reason(FELL_BACK) in case.reasons(), "the server knows that the image fell back")
     assert (case.reported() or ())[:2] == (0, 3)
+
+
+@pytest.mark.parametrize("case", [4], indirect=True)
+def test_an_operator_cancels_an_image_under_way_and_releases_it_again(case: Case) -> None:
+    device = case.terminal.board.name
+    case.terminal.online()
+    case.rig.link.rule(Direction.DOWN, CHUNKS, Drop())
+    case.publish()
+    case.told(state="staging")
+    case.rig.server.admin("release", "cancel", device, "--layer", "image")
+    case.told(state="confirmed", reason="cancelled", slot="ota_0")
+    case.rig.link.clear()
+    until(lambda: words.reason(CANCELLED) in case.reasons(), "the server knows that it was given up")
+    case.rig.server.admin("release", "release-quarantine", device, "--layer", "image")
+    case.told(state="confirmed", version=case.version, slot="ota_1")
 
 
 @pytest.mark.parametrize("case", [3], indirect=True)

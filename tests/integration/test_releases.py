@@ -304,3 +304,15 @@ def test_a_full_image_is_signed_for_secure_boot_as_espsecure_verifies_it(tmp_pat
     signed.write_bytes(spoilt)
     with pytest.raises(secureboot.SecureBootError):
         secureboot.verify(signed, key)
+
+
+def test_a_manager_tells_one_terminal_to_give_up_or_to_try_again(server: BenchServer, api: Api) -> None:
+    path = "/v1/releases/terminals/t-0001/command"
+    numbers = [
+        api.post(path, {"command": "cancel"}).json()["number"],
+        api.post(path, {"command": "release-quarantine", "layer": "image"}).json()["number"],
+        json.loads(server.admin("release", "cancel", "t-0001", "--layer", "image", "--json"))["number"],
+    ]
+    assert numbers == sorted(set(numbers)), "each is newer than the one before"
+    problem(api.post("/v1/releases/terminals/t-0404/command", {"command": "cancel"}), 409, "admin")
+    problem(api.post(path, {"command": "explode"}), 422, "invalid")

@@ -115,6 +115,7 @@ class Updates:
             agent.cancel()
         else:
             agent.release()
+            self.ask()  # what was refused until now may be on offer
 
     def on_offer(self, frame):
         if _IMAGE_PATH in bytes(frame) and self._has_images():

@@ -15,7 +15,7 @@ from server.releases.publishing import plan_of, prepare
 from server.releases.rollout import RolloutState
 from server.releases.serving import ServedBundle
 from server.releases.views import release_view, step_view, terminal_view
-from server.storage import release_reads, releases
+from server.storage import release_reads, releases, update_commands
 from server.storage.database import Database
 from server.web import uploads
 from server.web.access import Caller, Role
@@ -27,6 +27,7 @@ from server.web.ranges import asked_range
 from server.web.services import Services, services_of
 from server.web.shapes import ID, Asked, Name, examples
 from server.web.uploads import Upload, Uploaded
+from server.wire.commands import WHAT, Layer
 from server.wire.updates import REFERENCE_BYTES
 
 router = APIRouter(tags=["releases"])
@@ -149,6 +150,14 @@ class RolloutMove(Asked):
     despite_failures: bool = False
 
 
+class TerminalCommand(Asked):
+    """What a terminal shall do, with the updates of its application or of its firmware image."""
+
+    model_config = examples({"command": "cancel"}, {"command": "release-quarantine", "layer": "image"})
+    command: Literal["cancel", "release-quarantine"]
+    layer: Literal["application", "image"] = "application"
+
+
 async def _read(request: Request, reader: Any, *arguments: Any) -> Any:
     services = services_of(request)
     loop = asyncio.get_running_loop()
@@ -259,6 +268,24 @@ async def move(
         return {"reference": reference, "state": body.state, "before": before}
 
     return await services.change(call, change)
+
+
+@router.post("/v1/releases/terminals/{device}/command", status_code=202)
+async def command(
+    request: Request,
+    call: Annotated[Call, Depends(Change(Role.MANAGER))],
+    device: Name,
+    body: TerminalCommand,
+) -> Response:
+    """Make a terminal give up its update, or let it try again what failed there; it is told within a day."""
+    services = services_of(request)
+    layer, what = Layer[body.layer.upper()], WHAT[body.command]
+
+    def change(database: Database) -> dict[str, Any]:
+        made = update_commands.command(database, services.site, device, layer, what, call.now_s)
+        return {"device": device, "layer": body.layer, "command": body.command, "number": made.number}
+
+    return await services.change(call, change, 202)
 
 
 @router.get("/v1/releases/status")

@@ -120,6 +120,9 @@ class Told:
     def release(self) -> None:
         self.heard.append("release")
 
+    def question(self) -> tuple[str, int]:
+        return "esp32c3-image", 1
+
 
 def hearing(board: HostBoard, counters: Counters, images: bool = True) -> tuple[Updates, Told, Told]:
     board.update_pending = False
