@@ -87,9 +87,7 @@ def draft_bundle(files: Mapping[str, bytes], target: Target, chunk_size: int = D
     Raises: Refusal(BAD_RELEASE, BAD_SHAPE, NO_IMAGE_NAMED, WRONG_CODE) where no terminal could accept it.
     """
     data = b"".join(files.values())
-    check_paths(files)
-    check_size(len(data), chunk_size, most_bytes(files))
-    check_contents(files, target.hardware)
+    check_contents(files, target.hardware, chunk_size)
     manifest = Manifest(
         hardware=target.hardware,
         group=target.group,
@@ -139,12 +137,14 @@ def check_data(manifest: Manifest, data: bytes) -> None:
         raise Refusal(RefusalCode.BAD_RELEASE, "the chunk hash list is not the one its manifest names")
 
 
-def check_contents(files: Mapping[str, bytes], hardware: str) -> bytes | None:
-    """Refuse files (by path) that no terminal of this hardware class runs.
+def check_contents(files: Mapping[str, bytes], hardware: str, chunk_bytes: int) -> bytes | None:
+    """Refuse files (by path) that no terminal of this hardware class installs or runs.
 
     Returns the digest of the image they name, None if they name none and need not.
     Raises: Refusal(BAD_RELEASE, NO_IMAGE_NAMED, WRONG_CODE).
     """
+    check_paths(files)
+    check_size(sum(map(len, files.values())), chunk_bytes, most_bytes(files))
     check_code(files, hardware)
     return digest_in(files)
 

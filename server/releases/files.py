@@ -36,7 +36,7 @@ def load_draft(directory: Path) -> Draft:
     manifest = Manifest.from_payload(_read(directory / MANIFEST_FILE, OFFER_MAX_BYTES))
     data = _read(directory / DATA_FILE, IMAGE_MAX_BYTES)
     check_data(manifest, data)
-    check_contents(split(manifest, data), manifest.hardware)
+    check_contents(split(manifest, data), manifest.hardware, manifest.chunk_size)
     return Draft(manifest, data)
 
 

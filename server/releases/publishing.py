@@ -27,7 +27,7 @@ def prepare(bundle: Bundle) -> NewRelease:
         offer=bundle.offer.encode(),
         bundle=bundle.data,
         images=(manifest.firmware_minimum, manifest.firmware_maximum),
-        image_digest=check_contents(bundle.files, manifest.hardware),
+        image_digest=check_contents(bundle.files, manifest.hardware, manifest.chunk_size),
         key_epoch=bundle.offer.key_epoch,
     )
 

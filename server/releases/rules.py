@@ -23,14 +23,15 @@ def check_paths(paths: Iterable[str]) -> None:
     """Refuse paths no terminal installs.
 
     They are below terminal/ or assets/, of lower-case letters, digits, "_", "-" and ".", at most 64 bytes and
-    four parts; one module has one form (.py or .mpy); terminal/trust belongs to the image. A firmware image
-    is a bundle of one file, IMAGE_PATH.
+    four parts; one module has one form (.py, .mpy or a folder), and no name is a file's and a folder's;
+    terminal/trust belongs to the image. A firmware image is a bundle of one file, IMAGE_PATH.
     Raises: Refusal(BAD_RELEASE).
     """
     paths = list(paths)
     if paths == [IMAGE_PATH]:
         return
-    stems = set()
+    stems: set[str] = set()
+    folders = {path.rsplit("/", depth)[0] for path in paths for depth in range(1, path.count("/") + 1)}
     for path in paths:
         if len(path) > PATH_MAX_BYTES or _PATH.fullmatch(path) is None:
             raise Refusal(RefusalCode.BAD_RELEASE, f"no terminal installs a file at {path!r}")
@@ -39,6 +40,10 @@ def check_paths(paths: Iterable[str]) -> None:
             raise Refusal(RefusalCode.BAD_RELEASE, f"{path} belongs to the firmware image, not to a bundle")
         if stem in stems:
             raise Refusal(RefusalCode.BAD_RELEASE, f"{stem} is in the bundle in two forms")
+        if path in folders:
+            raise Refusal(RefusalCode.BAD_RELEASE, f"{path} is a file and a folder of the bundle")
+        if stem in folders and path.endswith((".py", ".mpy")):
+            raise Refusal(RefusalCode.BAD_RELEASE, f"{path} lies beside a folder {stem}, which hides it")
         stems.add(stem)
 
 

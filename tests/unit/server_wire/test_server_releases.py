@@ -11,7 +11,8 @@ import pytest
 from server_kit import SITE, signer, vector_bytes, verify_key
 
 from server.releases import files
-from server.releases.bundle import Bundle, Target, build_bundle, certify, open_bundle
+from server.releases.bundle import Bundle, Draft, Target, build_bundle, certify, draft_bundle, open_bundle
+from server.releases.publishing import prepare
 from server.releases.serving import Releases
 from server.wire.errors import Refusal, RefusalCode
 from server.wire.frames import SERVER_SIGN, Certificate
@@ -167,6 +168,36 @@ def test_a_module_in_two_forms_cannot_be_signed() -> None:
     files_of_both = {"terminal/app.py": b"1", "terminal/app.mpy": b"2"}
     code = refusal_of(lambda: build_bundle(files_of_both, TARGET, signer("release"), RELEASE_CERTIFICATE))
     assert code == RefusalCode.BAD_RELEASE
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("assets/a.bin", "assets/a.bin/b.bin"),
+        ("assets/a.bin/b/c.bin", "assets/a.bin"),
+        ("terminal/x.py", "terminal/x/__init__.py"),
+        ("terminal/x/__init__.mpy", "terminal/x.mpy"),
+        ("terminal/wire.py", "terminal/wire/cbor.py"),
+    ],
+)
+def test_a_name_is_not_a_files_and_a_folders(tmp_path: Path, paths: tuple[str, ...]) -> None:
+    together = dict.fromkeys(paths, b"x")
+    code = refusal_of(lambda: build_bundle(together, TARGET, signer("release"), RELEASE_CERTIFICATE))
+    assert code == RefusalCode.BAD_RELEASE
+    # Another tool has made and signed it: neither is it signed here, nor published.
+    good = draft_bundle({"assets/1.bin": b"x", "assets/2.bin": b"x"}, TARGET)
+    named = tuple(replace(file, path=path) for file, path in zip(good.manifest.files, paths, strict=True))
+    draft = Draft(replace(good.manifest, files=named), good.data)
+    files.save_draft(draft, tmp_path)
+    assert refusal_of(lambda: files.load_draft(tmp_path)) == RefusalCode.BAD_RELEASE
+    signed = draft.sign(signer("release"), RELEASE_CERTIFICATE)
+    assert refusal_of(lambda: prepare(signed)) == RefusalCode.BAD_RELEASE
+
+
+def test_names_that_only_look_alike_are_allowed() -> None:
+    paths = ("assets/a.json", "assets/a/b.json", "terminal/x.py", "terminal/xy/z.py", "terminal/ui.py")
+    a_bundle_of = dict.fromkeys(paths, b"x")
+    assert build_bundle(a_bundle_of, TARGET, signer("release"), RELEASE_CERTIFICATE).files == a_bundle_of
 
 
 def test_a_bundle_too_large_for_the_terminals_cannot_be_signed() -> None:
