@@ -298,7 +298,10 @@ class Run:
         self._chain = request.get("chain", False)
         self._total = app.menu.total(self._lines)
         self._made = 0
-        self._begun_us = array("i", bytes(4 * 256))  # when it was due, ticks in us, by the op's number
+        # When it was due, by the op's number: since the run's start, because ticks do not fit where a board's
+        # clock is the host's.
+        self._begun_us = array("i", bytes(4 * 256))
+        self._started_us = 0
         self._refusals = {}  # status -> count
         self._finals = 0
         self._publish_bytes = 0
@@ -328,6 +331,7 @@ class Run:
         sender.use(outbox)
         gc.collect()
         start = _counters(app.board)
+        self._started_us = ticks_us()
         try:
             if self._rate:
                 await self._open_loop()
@@ -365,22 +369,20 @@ class Run:
             self._publish_bytes = max([len(packet) for packet in client.protocol.inflight()] or [0])
 
     def _closed_loop(self):
-        now_us = ticks_us()
         for _ in range(min(self._window, self._wanted)):
-            self._make(now_us)
+            self._make(0)
         self._send()
 
     # Orders are due at fixed times, whatever became of the earlier ones.
     async def _open_loop(self):
         app = self._app
-        started_us = ticks_us()
         while self._made < self._wanted:
-            elapsed_us = ticks_diff(ticks_us(), started_us)
+            elapsed_us = ticks_diff(ticks_us(), self._started_us)
             due = min(elapsed_us * self._rate // 1000000 + 1, self._wanted)
             while self._made < due and len(self._outbox) < app.outbox.capacity:
-                self._make(started_us + self._made * 1000000 // self._rate)
+                self._make(self._made * 1000000 // self._rate)
             self._send()
-            next_us = self._made * 1000000 // self._rate - ticks_diff(ticks_us(), started_us)
+            next_us = self._made * 1000000 // self._rate - ticks_diff(ticks_us(), self._started_us)
             await sleep_ms(max(next_us // 1000, 1))
 
     def _make(self, due_us):
@@ -392,8 +394,8 @@ class Run:
         self._made += 1
 
     def _on_final(self, op_id, status, arg, order_number, total_minor, lsn):
-        now_us = ticks_us()
-        self._buckets[bucket_of(ticks_diff(now_us, self._begun_us[op_id[7]]))] += 1
+        now_us = ticks_diff(ticks_us(), self._started_us)
+        self._buckets[bucket_of(now_us - self._begun_us[op_id[7]])] += 1
         finals = self._finals + 1
         self._finals = finals
         if status != COMMITTED:

@@ -77,6 +77,18 @@ def test_a_run_of_one_case_passes_and_writes_every_report(tmp_path: Path) -> Non
     assert "artefacts:" in done.stdout
 
 
+def test_orders_at_a_fixed_rate_are_measured_on_a_board_with_the_hosts_clock(tmp_path: Path) -> None:
+    case = ["--board", "process", "--suite", "throughput", "--case", "latency_from_the_scheduled_time"]
+    done = subprocess.run(
+        command("run", *case, "--json"),
+        cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+    )  # fmt: skip
+    suite = json.loads(done.stdout)["suites"][0]
+    assert suite["cases"][0]["outcome"] == "pass", suite
+    latency = next(one for one in suite["measurements"] if one["name"] == "latency_p50_at_100_per_s")
+    assert 0 < latency["value"] < 60_000
+
+
 def test_json_on_stdout_is_nothing_but_json(tmp_path: Path) -> None:
     done = subprocess.run(
         command("run", *ONE_CASE, "--json"),
