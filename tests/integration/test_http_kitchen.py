@@ -51,26 +51,25 @@ def order_from(server: BenchServer, number: int) -> Reply:
     return replies[0]
 
 
-def tickets(api: Api, **params: Any) -> list[dict[str, Any]]:
-    """Open tickets as the kitchen sees them."""
+def tickets(api: Api, order: int, **params: Any) -> list[dict[str, Any]]:
+    """Open tickets of an order as the kitchen sees them."""
     found = api.get("/v1/tickets", role="kitchen", params=params).json()
     assert "_minor" not in json.dumps(found)
-    rows: list[dict[str, Any]] = found["tickets"]
-    return rows
+    return [row for row in found["tickets"] if row["order"] == order]
 
 
 def test_a_ticket_goes_from_the_guests_tap_to_the_table(server: BenchServer, api: Api) -> None:
     assert api.call("PUT", "/v1/items/1/station", json={"station": "bar"}, role="kitchen").status_code == 200
     assert {"item": 1, "station": "bar"} in api.get("/v1/stations", role="kitchen").json()
     number = order_from(server, 1).order_number
-    (ticket,) = tickets(api, station="bar")
+    (ticket,) = tickets(api, number, station="bar")
     assert (ticket["order"], ticket["table"], ticket["state"], ticket["held"]) == (number, "1", "new", False)
-    assert tickets(api, station="grill") == []
+    assert tickets(api, number, station="grill") == []
 
     path = f"/v1/orders/{number}"
     second = ticket["lines"][1]["line"]
     assert api.post(f"{path}/lines/{second}/course", {"course": 2}, role="waiter").status_code == 200
-    assert [line["held"] for line in tickets(api)[0]["lines"]] == [False, True]
+    assert [line["held"] for line in tickets(api, number)[0]["lines"]] == [False, True]
     problem(
         api.post(f"/v1/seatings/{ticket['seating']}/courses/3/fire", {}, role="waiter"),
         409,
@@ -78,12 +77,12 @@ def test_a_ticket_goes_from_the_guests_tap_to_the_table(server: BenchServer, api
     )
     fired = api.post(f"/v1/seatings/{ticket['seating']}/courses/2/fire", {}, role="waiter").json()
     assert fired["orders"] == [number]
-    assert [line["held"] for line in tickets(api)[0]["lines"]] == [False, False]
+    assert [line["held"] for line in tickets(api, number)[0]["lines"]] == [False, False]
 
     for state in ("preparing", "ready", "served"):
         done = api.post(f"{path}/state", {"station": "bar", "state": state}, role="kitchen")
         assert done.json()["order_state"] == state, done.text
-    assert tickets(api, station="bar") == []
+    assert tickets(api, number, station="bar") == []
     problem(api.post(f"{path}/state", {"station": "bar", "state": "new"}, role="kitchen"), 409, "line_state")
     steps = api.get(f"{path}/steps", role="waiter").json()
     assert [step["state"] for step in steps if step["line"] == second] == ["preparing", "ready", "served"]
@@ -153,6 +152,10 @@ def test_a_manager_publishes_a_menu_that_terminals_trust(server: BenchServer, ap
     menu["items"][0]["groups"] = [999]
     problem(api.post("/v1/menus", menu, params={"renumber": True}), 422, "bad_menu")
     assert api.get("/v1/menu", role=None).json()["version"] == before + 1
+    assert api.post("/v1/menus", demo_menu(), params={"renumber": True}).status_code == 201, (
+        "prices as before"
+    )
+    eventually(lambda: api.get("/v1/menu", role=None).json()["version"] == before + 2, "the menu counts")
 
 
 def test_a_manager_hands_out_and_takes_back_tokens(server: BenchServer, api: Api) -> None:

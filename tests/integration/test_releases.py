@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,25 @@ def api(server: BenchServer) -> Iterator[Api]:
         yield opened
 
 
+@pytest.fixture(scope="module")
+def numbers() -> Iterator[int]:
+    """Release numbers, each above what was published before, whichever test runs first."""
+    return count(0x0201)
+
+
 @pytest.fixture
-def published(server: BenchServer, tmp_path: Path) -> Iterator[Bundle]:
+def published(server: BenchServer, numbers: Iterator[int], tmp_path: Path) -> Iterator[Bundle]:
     """A release for everybody; withdrawn afterwards."""
-    release = bundle(0x0201)
+    release = bundle(next(numbers))
     files.save(release, tmp_path / "release")
     server.admin("release", "publish", str(tmp_path / "release"), "--percent", "100")
     yield release
     server.admin("release", "withdraw", release.hash[:8].hex())
+
+
+def dotted(release: Bundle) -> str:
+    """Its number as operators write it."""
+    return ".".join(map(str, release.manifest.version.to_bytes(3, "big")))
 
 
 def tableside(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -133,7 +145,7 @@ def test_a_terminal_gets_only_what_its_rollout_gives_it(
 ) -> None:
     ref = published.hash[:8].hex()
     eventually(lambda: fetched(api, published).status_code == 200, "the release is served")
-    server.admin("release", "rollout", "0.2.1", "--group", "terrace")
+    server.admin("release", "rollout", dotted(published), "--group", "terrace")
     eventually(lambda: fetched(api, published).status_code == 404, "another group's release is not served")
     assert fetched(api, published, role="manager").status_code == 200
     problem(fetched(api, published, role="waiter"), 403, "forbidden")
@@ -142,7 +154,7 @@ def test_a_terminal_gets_only_what_its_rollout_gives_it(
     server.admin("release", "halt", ref, "--reason", "the soup is wrong")
     eventually(lambda: fetched(api, published).status_code == 404, "a halted release is not served")
     status = api.get("/v1/releases/status").json()
-    (shown,) = status["releases"]
+    shown = next(one for one in status["releases"] if one["reference"] == ref)
     assert (shown["state"], shown["reason"], shown["group"]) == ("halted", "the soup is wrong", "terrace")
     assert [one["device"] for one in status["terminals"]][:2] == ["t-0001", "t-0002"]
 
@@ -150,10 +162,10 @@ def test_a_terminal_gets_only_what_its_rollout_gives_it(
 # ---------------------------------------------------------------- operators
 
 
-def test_a_manager_publishes_and_rolls_out_over_http(api: Api) -> None:
+def test_a_manager_publishes_and_rolls_out_over_http(api: Api, numbers: Iterator[int]) -> None:
     import base64
 
-    release = bundle(0x0301)
+    release = bundle(next(numbers))
     ref = release.hash[:8].hex()
     body = {
         "offer": base64.b64encode(release.offer.encode()).decode(),
@@ -173,7 +185,7 @@ def test_a_manager_publishes_and_rolls_out_over_http(api: Api) -> None:
     problem(api.post(f"/v1/releases/{ref}/state", {"state": "running"}), 409, "halted")
     problem(api.post("/v1/releases/0000000000000000/rollout", {"percent": "1"}), 409, "unknown_release")
     shown = {one["reference"]: one for one in api.get("/v1/releases").json()}[ref]
-    assert (shown["version"], shown["state"], shown["share_percent"]) == ("0.3.1", "halted", 12.5)
+    assert (shown["version"], shown["state"], shown["share_percent"]) == (dotted(release), "halted", 12.5)
     assert api.get("/v1/releases/history/t-0001").json() == []
 
 
