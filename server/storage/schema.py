@@ -23,8 +23,8 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 5
-HEAD_REVISION = "0005"
+SCHEMA_VERSION = 6
+HEAD_REVISION = "0006"
 
 DEVICE_STATES = ("pending", "active", "suspended", "retired")
 

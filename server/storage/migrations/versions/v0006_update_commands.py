@@ -1,4 +1,4 @@
-"""Version 5: what an operator says to a terminal about its updates."""
+"""Version 6: what an operator says to a terminal about its updates."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from sqlalchemy import (
     Table,
 )
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
 metadata = MetaData()
 Number = BigInteger().with_variant(Integer, "sqlite")
@@ -47,10 +47,10 @@ update_command = Table(
 def upgrade() -> None:
     """Add the table: nothing was said to anybody yet."""
     update_command.create(op.get_bind())
-    op.execute("UPDATE meta SET value = '5' WHERE name = 'schema_version'")
+    op.execute("UPDATE meta SET value = '6' WHERE name = 'schema_version'")
 
 
 def downgrade() -> None:
-    """Back to version 4: what was said and not heard yet is forgotten."""
+    """Back to version 5: what was said and not heard yet is forgotten."""
     update_command.drop(op.get_bind())
-    op.execute("UPDATE meta SET value = '4' WHERE name = 'schema_version'")
+    op.execute("UPDATE meta SET value = '5' WHERE name = 'schema_version'")
