@@ -174,6 +174,45 @@ def test_an_application_that_dies_on_trial_is_rolled_back_after_three_tries(
     assert flash.state().is_quarantined(bundle.digest)
 
 
+DYING = b"def main(board, slot):\n    raise ValueError(slot)\n"
+
+
+def test_a_confirmed_application_that_never_lasts_gives_way_to_the_one_before_and_that_to_the_factory(
+    image: Path, flash: Flash
+) -> None:
+    new, new_files = bundle_of(DYING)
+    old, old_files = bundle_of(DYING + b"#")
+    flash.install("a", new, new_files)
+    flash.install("b", old, old_files)
+    flash.record.store(confirmed(new).but(other_hash=old.digest, other_version=0x100, floor=0x100))
+    flash.save()
+    consoles = []
+    for turn in range(2 * (1 + states.MAX_CRASHES)):
+        console, code = boot(image, flash, keep_power=turn > 0)
+        assert code == RESET
+        consoles.append(console)
+    assert ["ValueError: a" in console for console in consoles] == [True] * 6 + [False] * 6
+    assert "[loader] confirmed: crash-loop" in consoles[6]
+    assert "ValueError: b" in consoles[6]
+    assert flash.state().version == 0x100
+    console, _ = boot(image, flash, keep_power=True)
+    assert '"slot": "factory"' in console
+    after = flash.state()
+    assert (after.slot, after.reason, after.floor) == (states.FACTORY, states.CRASH_LOOP, 0x100)
+    assert after.is_quarantined(new.digest)
+    assert after.is_quarantined(old.digest)
+
+
+def test_the_power_going_is_not_held_against_a_confirmed_application(image: Path, flash: Flash) -> None:
+    bundle, files = bundle_of(DYING)
+    flash.install("a", bundle, files)
+    flash.record.store(confirmed(bundle))
+    flash.save()
+    for _ in range(2 * states.MAX_CRASHES):
+        boot(image, flash)
+    assert flash.state() == confirmed(bundle)
+
+
 def test_a_record_with_a_reason_of_a_later_application_starts(image: Path, flash: Flash) -> None:
     bundle, files = bundle_of(PROBE)
     flash.install("a", bundle, files)

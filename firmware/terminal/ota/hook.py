@@ -8,7 +8,7 @@ import asyncio
 
 from ..compat import const
 from ..wire.fresh import APPLICATION, CANCEL
-from .states import OtaError
+from .states import TRIAL, OtaError
 
 LASTED_S = const(60)  # so long a start has to go on to count as a good one
 _VERSION = const(3)  # which of OtaAgent's arguments behind the board it is
@@ -35,6 +35,7 @@ class Updates:
         # restarted the terminal, or is about to. lasted_s: as LASTED_S.
         self.is_sound = _unasked
         self.lasted_s = LASTED_S
+        self._had_session = False
         self._needed = asyncio.Event()
         self._image_needed = asyncio.Event()
         if board.update_pending:
@@ -139,7 +140,8 @@ class Updates:
 
     def prove(self):
         # Call when there is a session with the server. -> True if that confirmed a bundle or an image on
-        # trial, whose self-test has to pass; the start has lasted in any case.
+        # trial, whose self-test has to pass.
+        self._had_session = True
         if self._is_tried() and not self.is_sound():
             return False
         is_confirmed = self._confirm()
@@ -156,8 +158,10 @@ class Updates:
         return self._board.on_trial or self._image_flag("image_on_trial")
 
     def _last(self):
+        # What is on trial in spite of a session could not be confirmed: no network was missing.
         for agent in self._agents():
-            agent.lasted()
+            if not (self._had_session and agent.record.state.state == TRIAL):
+                agent.lasted()
 
     async def run(self):
         parts = [self._run_agent()]
