@@ -16,6 +16,7 @@ from typing import Any
 from bench.campaign import bounds, record
 from bench.campaign.bundles import IMAGE, SERVED_BEFORE, Release
 from bench.campaign.machine import CRASH, HUNG, RESETS, Life
+from bench.campaign.updates import INSTALLED
 from bench.campaign.world import World
 from server.wire.updates import REFERENCE_BYTES, OtaState
 
@@ -308,7 +309,7 @@ class Judge:
         ran = {self._world.releases[name].digest for name in SERVED_BEFORE} | {NO_DIGEST}
         if self._facts.confirmed == self._offered.version or now.hash == self._offered.digest:
             ran.add(self._offered.digest)
-        if now.state in (record.CONFIRMED, record.ROLLED_BACK) and now.other_hash not in ran:
+        if now.state == record.CONFIRMED and now.other_hash not in ran:
             self._fail("G3", f"{now.other_hash[:6].hex()} counts as what ran before, and never did")
         if bounds.is_over(now):
             self._fail("G5", f"on trial still, with {now.tries} tries and {now.starts} starts")
@@ -357,26 +358,33 @@ class Judge:
             self._fail("G8", f"{ended['pending']} orders are still pending at the end")
         new, old = self._offered, self._old
         is_new = (ended["ended"], now.state, now.hash) == (new.says, record.CONFIRMED, new.digest)
-        reported = bool(self._reasons - {0})
-        if (self._case.rotten or self._case.nameless) and (is_new or reported):
+        if self._case.nameless and (is_new or self._reasons - {0}):
             return
-        if self._case.outcome == "new" and not is_new:
+        if self._case.outcome == INSTALLED:
+            self._installed(ended, now, is_new)
+            return
+        is_old = (ended["ended"], now.hash) == (old.version, old.digest)
+        if not (is_old or self._case.rotten) or ended["ended"] == new.says:
+            self._fail("G6", f"ends with {ended['ended']:#x} instead of the old release")
+        why = self._reasons - {0} if self._case.rotten else self._reasons & self._case.reasons
+        if not why:
+            self._fail("G6", f"rolled back for one of {sorted(self._case.reasons)}, which was not reported")
+        if now.state == record.CONFIRMED and not self._facts.told_rollback and not self._case.rotten:
+            self._fail("G10", "the rollback counts as reported, and the server was never told")
+        if not now.is_quarantined(new.digest):
+            self._fail("G6", "a release that failed is not quarantined")
+
+    def _installed(self, ended: Mapping[str, Any], now: record.Control, is_new: bool) -> None:
+        """A good release: rot may send the terminal back for a while, it takes the release all the same."""
+        if not is_new:
             self._fail(
                 "G6", f"ends with {ended['ended']:#x}, {record.NAMES[now.state]}; reason {ended['reason']}"
             )
         wrong = sorted(self._reasons - _GOOD_REASONS)
-        if self._case.outcome == "new" and wrong and not self._case.refused:
+        if wrong and not self._case.refused and not self._case.rotten:
             self._fail("G6", f"a good release was refused or rolled back, reasons {wrong}")
-        if self._case.outcome == "new" and now.is_quarantined(new.digest):
+        if now.is_quarantined(self._offered.digest):
             self._fail("G6", "a good release is quarantined")
-        if self._case.outcome == "rollback" and (ended["ended"], now.hash) != (old.version, old.digest):
-            self._fail("G6", f"ends with {ended['ended']:#x} instead of the old release")
-        if self._case.outcome == "rollback" and not self._reasons & self._case.reasons:
-            self._fail("G6", f"rolled back for one of {sorted(self._case.reasons)}, which was not reported")
-        if now.state == record.CONFIRMED and now.is_quarantined(new.digest) and not self._facts.told_rollback:
-            self._fail("G10", "the rollback counts as reported, and the server was never told")
-        if self._case.outcome == "rollback" and not now.is_quarantined(new.digest):
-            self._fail("G6", "a release that failed is not quarantined")
 
     def _refusal(self, life: Life) -> None:
         """The life that met the bad server: nothing installed, and the server knows why or how far."""

@@ -273,9 +273,9 @@ class Player:
                 ended["ended"] == self._world.releases[case.offered].says
                 or life.record.is_quarantined(self._world.releases[case.offered].digest)
             )
-        if case.outcome == "new" and not case.rotten:
+        if case.outcome == INSTALLED:
             return bool(ended["ended"] == self._world.releases[case.offered].says)
-        if case.outcome == "rollback":
+        if case.outcome == ROLLED_BACK:
             record = life.record
             return record is not None and record.is_quarantined(self._world.releases[case.offered].digest)
         return True
