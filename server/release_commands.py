@@ -20,6 +20,7 @@ from server.releases.publishing import plan_of, prepare, share_of
 from server.releases.rollout import RolloutState
 from server.releases.views import release_view, retired, step_view, terminal_view
 from server.storage import release_reads, releases, update_commands
+from server.storage.admin import AdminError
 from server.storage.database import Database
 from server.wire.commands import WHAT, Layer
 
@@ -229,6 +230,10 @@ def _shown_state(one: dict[str, Any]) -> str:
 def history(args: argparse.Namespace) -> int:
     """`history`."""
     with opened(args) as (database, site):
+        if not release_reads.is_registered(database, site, args.device):
+            raise AdminError(
+                f"there is no device {args.device!r}; `release status` shows those that are registered"
+            )
         steps = [step_view(one) for one in release_reads.history(database, site, args.device)]
     if args.json:
         print(json.dumps(steps))

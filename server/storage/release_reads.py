@@ -267,8 +267,15 @@ def _layer(
     )
 
 
+def is_registered(database: Database, site: str, name: str) -> bool:
+    """Whether there is such a terminal, in whatever state."""
+    known = select(device.c.device).where(device.c.site == site, device.c.device == name)
+    with database.engine.connect() as connection:
+        return connection.execute(known).one_or_none() is not None
+
+
 def history(database: Database, site: str, name: str) -> list[HistoryStep]:
-    """The last steps of a terminal's updates, oldest first."""
+    """The last steps of a terminal's updates, oldest first; none for one that is not registered."""
     columns = update_history.c
     with database.engine.connect() as connection:
         rows = connection.execute(

@@ -187,6 +187,14 @@ def test_a_manager_publishes_and_rolls_out_over_http(api: Api, numbers: Iterator
     shown = {one["reference"]: one for one in api.get("/v1/releases").json()}[ref]
     assert (shown["version"], shown["state"], shown["share_percent"]) == (dotted(release), "halted", 12.5)
     assert api.get("/v1/releases/history/t-0001").json() == []
+    problem(api.get("/v1/releases/history/t-9999"), 404, "unknown_device")
+
+
+def test_a_history_of_a_terminal_nobody_registered_is_refused(server: BenchServer) -> None:
+    told = tableside("history", "t-9999", "--state", server.state)
+    assert (told.returncode, told.stdout) == (1, "")
+    assert "no device 't-9999'" in told.stderr
+    assert server.admin("release", "history", "t-0001").startswith("time")
 
 
 @pytest.fixture
@@ -303,18 +311,24 @@ def test_a_full_image_is_signed_for_secure_boot_as_espsecure_verifies_it(tmp_pat
     for path, name in ((key, "release"), (other, "evil-root")):
         text = (KEYS / f"{name}.pem").read_text()
         path.write_text(text[text.index("-----BEGIN") :])
+    junk = tmp_path / "junk.pem"
+    junk.write_text("not a key")
     image, signed = tmp_path / "image.bin", tmp_path / "image.signed.bin"
     image.write_bytes(sha256(b"image").digest() * 300)
     done = tableside("sign", image, "--secure-boot-key", key)
     assert done.returncode == 0, done.stderr
     assert signed.stat().st_size % 4096 == 0
     secureboot.verify(signed, key)
-    with pytest.raises(secureboot.SecureBootError):
+    with pytest.raises(secureboot.SecureBootError, match=r"refuses: [^e]"):
         secureboot.verify(signed, other)
+    with pytest.raises(secureboot.SecureBootError, match="refuses: Error loading private key"):
+        secureboot.sign(image, junk, tmp_path / "never.bin")
+    with pytest.raises(FileNotFoundError):
+        secureboot.sign(image, tmp_path / "nowhere.pem", tmp_path / "never.bin")
     spoilt = bytearray(signed.read_bytes())
     spoilt[100] ^= 1
     signed.write_bytes(spoilt)
-    with pytest.raises(secureboot.SecureBootError):
+    with pytest.raises(secureboot.SecureBootError, match=r"refuses: .*does not match"):
         secureboot.verify(signed, key)
 
 

@@ -304,6 +304,8 @@ async def history(
     request: Request, _: Annotated[Caller, Depends(Allow(Role.MANAGER))], device: Name
 ) -> list[StepView]:
     """The last steps of a terminal's updates, oldest first."""
+    if not await _read(request, release_reads.is_registered, device):
+        raise Problem(404, "unknown_device", f"There is no device {device}.")
     return [StepView(**step_view(one)) for one in await _read(request, release_reads.history, device)]
 
 
