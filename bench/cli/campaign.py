@@ -15,7 +15,8 @@ from bench import images
 from bench.campaign import lines, plan, run, wear, wire, wire_cases, world
 from bench.campaign.player import Player
 from bench.campaign.run import Tally
-from bench.cli import campaign_image
+from bench.cli import campaign_image, campaign_lines
+from bench.cli.campaign_lines import WIRE, count, must_have_played
 from bench.cli.output import add_json, place, sayer, write_json
 from bench.cli.times import duration
 from bench.errors import BenchError
@@ -61,11 +62,13 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("--budget", metavar="TIME", type=duration, help="stop after this long: 90s, 3m, 1h")
     parser.add_argument("--seed", type=int, help="seed of the tears and of the order (default: a fresh one)")
     parser.add_argument("--board", choices=["process", "qemu"], default="process")
-    parser.add_argument("--workers", type=int, default=2, help="processes that play (default: 2)")
+    parser.add_argument("--workers", type=count, default=2, help="processes that play (default: 2)")
     parser.add_argument(
         "--second", metavar="N", type=int, default=SECONDS_PER_STATE, help="second cuts for every first one"
     )
-    parser.add_argument("--kills", metavar="N", type=int, default=200, help="qemu: power cuts (default: 200)")
+    parser.add_argument(
+        "--kills", metavar="N", type=count, default=200, help="qemu: power cuts (default: 200)"
+    )
     parser.add_argument(
         "--layer",
         choices=["application", "image"],
@@ -103,12 +106,13 @@ def run_campaign(arguments: argparse.Namespace) -> int:
         return _mutants(arguments, seed)
     if arguments.board == "qemu":
         return _on_qemu(arguments, seed)
-    if arguments.replay is not None and arguments.replay.startswith("wire "):
-        return _replay_wire(wire_cases.parse(arguments.replay))
-    wanted = arguments.replay or (arguments.export[0] if arguments.export else None)
-    line = lines.parse(wanted) if wanted is not None else None
+    if arguments.replay is not None and arguments.replay.split()[:1] == [WIRE]:
+        return _replay_wire(campaign_lines.of_wire(arguments.replay))
+    wanted = arguments.export[0] if arguments.export else arguments.replay
+    line = campaign_lines.of_application(wanted) if wanted is not None else None
     place = world.build(_image(), world.SEED)
     if line is not None:
+        campaign_lines.judge_contents(line, place)
         return _export(place, line, arguments.export[1]) if arguments.export else _replay(place, line)
     return _wear(arguments, place) if arguments.wear else _play(arguments, place, seed)
 
@@ -138,6 +142,7 @@ def _play(arguments: argparse.Namespace, place: world.World, seed: int) -> int:
         deadline = None if arguments.budget is None else start + arguments.budget
         with tempfile.TemporaryDirectory(prefix="tableside-wire-") as folder:
             _play_wire(tally, Path(folder), seed, deadline, say)
+    must_have_played(tally)
     say("")
     for text in summary(tally):
         say(text)
@@ -195,7 +200,7 @@ def _replay_wire(case: wire_cases.WireCase) -> int:
     for failure in verdict.failures:
         print(f"{failure.oracle}: {failure.text}")
     if not verdict.happened:
-        print("the update was over before that packet or commit came")
+        raise BenchError("BAD_LINE", f"{str(case)!r}: the update was over before that packet or commit came.")
     print(f"{case}: {len(verdict.failures)} failures")
     return 1 if verdict.failures else 0
 

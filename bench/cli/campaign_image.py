@@ -22,6 +22,7 @@ from bench.campaign.image_player import (
     write_releases,
 )
 from bench.campaign.run import Tally
+from bench.cli.campaign_lines import must_have_played, of_image
 from bench.cli.output import sayer, write_json
 from bench.errors import BenchError
 from bench.esp32 import appimage
@@ -50,9 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.mutants:
             return _mutants(arguments, releases, seed, say)
         if arguments.replay is not None:
-            return _replay(releases, lines.parse(arguments.replay))
+            return _replay(releases, of_image(arguments.replay, releases.flash_bytes))
         if arguments.export is not None:
-            return _export(releases, lines.parse(arguments.export[0]), Path(arguments.export[1]))
+            line = of_image(arguments.export[0], releases.flash_bytes)
+            return _export(releases, line, Path(arguments.export[1]))
         return _play(arguments, releases, seed, say)
 
 
@@ -77,6 +79,7 @@ def _play(arguments: argparse.Namespace, releases: Releases, seed: int, say: Say
         say(f"seed {seed}; one update is {len(goldens['new'])} flash steps; {len(tasks)} first states")
         progress = _progress(arguments.micropython, say)
         tally = images.campaign(crew, seed, tasks, arguments.budget, progress)
+    must_have_played(tally)
     for text in summary(tally):
         say(text)
     write_json(arguments.json, tally.to_json())

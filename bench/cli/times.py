@@ -9,8 +9,14 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 def duration(text: str) -> float:
-    """Seconds from 90s, 3m or 1h; a plain number is seconds. Raises: argparse.ArgumentTypeError."""
+    """Seconds, more than none, from 90s, 3m or 1h; a plain number is seconds.
+
+    Raises: argparse.ArgumentTypeError.
+    """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no time: 90s, 3m, 1h")
-    return float(found[1]) * _UNITS[found[2]]
+    seconds = float(found[1]) * _UNITS[found[2]]
+    if seconds == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} leaves no time for anything")
+    return seconds
