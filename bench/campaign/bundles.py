@@ -25,6 +25,8 @@ NEW, OTHER, BAD, LONG, LOWER_FLOOR, LIAR, WORSE = (
     "new", "other", "bad", "long", "lower-floor", "liar", "worse",
 )  # fmt: skip
 _OVERSIZED_BYTES = 600_000
+# Made over another image: with another number, or with other contents. Nobody offers them here.
+OTHER_RANGE, OTHER_DIGEST = "other-range", "other-digest"
 _DO_NOT_START = (BAD, WORSE)
 _FLOOR_BELOW = 2  # the floor a release sets lies this far below it
 _PICTURE_BYTES = 6000
@@ -67,6 +69,20 @@ def installable(seed: int, hardware: str) -> dict[str, Bundle]:
         floor = 0 if name == LOWER_FLOOR else version - _FLOOR_BELOW
         chunk_bytes = _SMALL_CHUNK_BYTES if name == LONG else CHUNK_BYTES
         made[name] = make(content, version, floor, hardware, chunk_bytes=chunk_bytes)
+    return made
+
+
+def foreign(seed: int, hardware: str) -> dict[str, Bundle]:
+    """Releases for terminals with another image, by name; a terminal has one when its image was changed."""
+    noise = Random(f"foreign {seed}")
+    made = {}
+    for number, name in enumerate((OTHER_RANGE, OTHER_DIGEST), start=64):
+        version = IMAGE + number
+        image = bytes(sha256().digest_size) if name == OTHER_DIGEST else None
+        picture = {f"{name}.bin": noise.randbytes(_PICTURE_BYTES)}
+        content = releases.files(releases.versioned(version), hardware, picture, image)
+        shift = 1 if name == OTHER_RANGE else 0
+        made[name] = make(content, version, 0, hardware, image=IMAGE + shift)
     return made
 
 
@@ -143,9 +159,10 @@ def make(
     hardware: str,
     group: str = "",
     chunk_bytes: int = CHUNK_BYTES,
+    image: int = IMAGE,
 ) -> Bundle:
-    """Sign files as a release for the image at hand."""
+    """Sign files as a release for the image at hand, or for the one with another number."""
     signer = keys.fixture("release")
     certificate = certify(keys.fixture("root"), signer.spki)
-    target = Target(hardware, version, floor, IMAGE, IMAGE, group)
+    target = Target(hardware, version, floor, image, image, group)
     return build_bundle(content, target, signer, certificate, chunk_bytes)

@@ -95,10 +95,10 @@ class Case:
     """What is expected of one line.
 
     `outcome`: new, or rollback; `refused`: the first life meets a bad server, says so and installs nothing;
-    `hostile`: its very offer must be refused; `rotten`: a bit of the file system flipped; `lossy`: a bit of
-    this region flipped (journal: orders may be lost or come back; counters: numbers may repeat);
-    `nameless`: both copies of the identity rotted: the terminal has to say so, do nothing else, and go on as
-    if nothing had happened once it was provisioned again;
+    `hostile`: its very offer must be refused; `rotten`: a bit of the file system flipped, or what ran is for
+    another image; `lossy`: a bit of this region flipped (journal: orders may be lost or come back; counters:
+    numbers may repeat); `nameless`: both copies of the identity rotted: the terminal has to say so, do
+    nothing else, and go on as if nothing had happened once it was provisioned again;
     `first`: the release that has to run first, where the flash says so; `reasons`: why it may be rolled back;
     `tries`, `starts`: failed and all starts on trial where they are known, else 0; `most_chunks`: asked for,
     with those before the fault; `spoilt_from`: the first chunk the server sends wrong bytes for;

@@ -124,6 +124,7 @@ class Player:
         self._know_record(line, state, facts)
         facts.confirmed = self._world.releases["old"].version
         facts.settled.update(self._world.past)
+        facts.spoilt |= {golden.update.flashed} - {""}
         _learn_pending(facts, golden.lives[0])
         trace, told = golden.trace, golden.told()
         known = dict(self._world.past)
@@ -169,7 +170,7 @@ class Player:
         if control.state in (ARMED, TRIAL):
             return ""  # the one on trial comes first
         offered = self._world.goldens[line.golden].update.offer
-        before = {offered: "old", "old": "five"}[active]
+        before = "old" if active == offered else "five"
         is_kept = control.state == CONFIRMED and not control.quarantined and before not in facts.spoilt
         return before if is_kept else oracles.FACTORY
 
@@ -195,7 +196,8 @@ class Player:
         case = Case(
             update.offer,
             update.outcome,
-            rotten="vfs" in where,  # the control record is written twice: rot in one copy must not show
+            # the control record is written twice: rot in one copy must not show
+            rotten="vfs" in where or bool(update.flashed),
             lossy=next((name for name in ("journal", "counters") if name in where), ""),
             max_lives=oracles.MAX_LIVES if update.outcome == INSTALLED else oracles.MAX_LIVES_OF_BAD,
             known=known,

@@ -20,6 +20,8 @@ _RECORD = struct.Struct(">4sIBBBBB3xIIII4x32s32s6s6s6s6s")
 _RECORD_BYTES = 128
 _CRC_AT = 124
 _MAGIC = b"TSR1"
+_SEQUENCE, _VERSION, _HASH = slice(4, 8), slice(16, 20), slice(36, 68)
+_ERASED = 0xFF
 CONTROL_BYTES = REGIONS["control"].start + REGIONS["control"].size  # of an image, as far as `newest` looks
 
 
@@ -53,16 +55,38 @@ class Control:
 
 def newest(image: bytes | bytearray | memoryview) -> Control | None:
     """The record in force in a flash image (its control region is enough), None if there is none."""
+    at = _place(image)
+    return None if at is None else _control(_RECORD.unpack_from(image, at))
+
+
+def append(image: bytearray, version: int, digest: bytes) -> None:
+    """Write one more record into a flash image, both copies: the newest with another active bundle."""
+    last = _place(image)
+    assert last is not None
+    raw = bytearray(image[last : last + _RECORD_BYTES])
+    sequence = int.from_bytes(raw[_SEQUENCE], "big") + 1
+    raw[_SEQUENCE], raw[_VERSION], raw[_HASH] = (
+        sequence.to_bytes(4, "big"),
+        version.to_bytes(4, "big"),
+        digest,
+    )
+    raw[_CRC_AT:] = crc32(raw[:_CRC_AT]).to_bytes(4, "big")
+    free = next(at for at in range(last, CONTROL_BYTES, _RECORD_BYTES) if image[at] == _ERASED)
+    image[free : free + 2 * _RECORD_BYTES] = raw + raw
+
+
+def _place(image: bytes | bytearray | memoryview) -> int | None:
+    """Where the newest record with a good CRC begins."""
     region = REGIONS["control"]
-    found: tuple[Any, ...] | None = None
+    found, newest_sequence = None, -1
     for at in range(region.start, region.start + region.size, _RECORD_BYTES):
         raw = bytes(image[at : at + _RECORD_BYTES])
         if raw[:4] != _MAGIC or int.from_bytes(raw[_CRC_AT:], "big") != crc32(raw[:_CRC_AT]):
             continue
-        parts = _RECORD.unpack_from(raw)
-        if found is None or parts[1] > found[1]:
-            found = parts
-    return None if found is None else _control(found)
+        sequence = int.from_bytes(raw[_SEQUENCE], "big")
+        if sequence > newest_sequence:
+            found, newest_sequence = at, sequence
+    return found
 
 
 def _control(raw: tuple[Any, ...]) -> Control:

@@ -14,12 +14,14 @@ TRIES_SPENT, STARTS_SPENT, SLOT_BAD, BAD_MANIFEST = 1, 2, 3, 14  # reasons, firm
 class Update:
     """One update of the terminal in service, or of what another update left (`after`).
 
-    `offer`: a release; `outcome`: INSTALLED, or ROLLED_BACK for one of `reasons`.
+    `flashed`: the terminal got its image by cable, and what it runs was made over another one; `offer`: a
+    release; `outcome`: INSTALLED, or ROLLED_BACK for one of `reasons`.
     """
 
     offer: str
     outcome: str
     after: str = ""
+    flashed: str = ""
     reasons: frozenset[int] = frozenset({TRIES_SPENT, STARTS_SPENT, SLOT_BAD})
 
 
@@ -32,5 +34,7 @@ UPDATES = {
     # its code gives another number than its manifest
     "liar": Update(bundles.LIAR, ROLLED_BACK, reasons=frozenset({BAD_MANIFEST})),
     "worse": Update(bundles.WORSE, ROLLED_BACK, after="bad"),
+    "flashed": Update(bundles.NEW, INSTALLED, flashed=bundles.OTHER_RANGE),
+    "flashed-alike": Update(bundles.NEW, INSTALLED, flashed=bundles.OTHER_DIGEST),
 }
 WHOLE = ("new", "bad")  # interrupted everywhere; of the others a sample is taken

@@ -7,7 +7,8 @@ its identity and menu file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -22,7 +23,8 @@ from bench.campaign import bundles, rotations
 from bench.campaign import signer as keys
 from bench.campaign.bundles import Release
 from bench.campaign.machine import RESETS, Life, Machine
-from bench.campaign.trace import Step, Trace
+from bench.campaign.record import append, newest
+from bench.campaign.trace import PAGE_BYTES, FlashState, Step, Trace
 from bench.campaign.updates import UPDATES, Update
 from bench.errors import BenchError
 from server.releases.bundle import Bundle, chunk_hashes
@@ -62,6 +64,7 @@ class World:
     rotations: Mapping[str, Sequence[int]] = field(default_factory=dict)  # forged ones: place and length
     identity: bytes = b""  # what provisioning writes
     past: Mapping[str, int] = field(default_factory=dict)  # orders of earlier days, all answered: id to CRC
+    flashed: Mapping[str, Sequence[Step]] = field(default_factory=dict)  # a release of another image runs
     swap: str = ""  # a planted bug: a frozen module that stands for another one
 
     @property
@@ -125,6 +128,7 @@ def build(
 ) -> World:
     """Make the releases and the terminal, run the updates with these names. Raises: BenchError."""
     made = bundles.installable(seed, hardware)
+    foreign = bundles.foreign(seed, hardware)
     hostile = bundles.hostile(made, hardware)
     served = bytearray()
     spans: dict[str, Sequence[Any]] = {}
@@ -133,7 +137,7 @@ def build(
         hashes = b"".join(chunk_hashes(bundle.data, m.chunk_size))
         places = [_put(served, part) for part in (bundle.offer.encode(), hashes, bundle.data)]
         spans[name] = [*places, m.chunk_size, m.version]
-    known = {name: bundles.described(name, bundle) for name, bundle in made.items()}
+    known = {name: bundles.described(name, bundle) for name, bundle in (made | foreign).items()}
     forged = {name: _put(served, frame) for name, frame in rotations.forged().items()}
     table = _powers([made[bundles.NEW], made[bundles.BAD], *made.values(), *hostile.values()])
     powers = _put(served, b"".join(key + value for key, value in table.items()))[0], len(table)
@@ -143,7 +147,8 @@ def build(
         world = World(binary, bytes(served), spans, known, b"", powers, hostile=names, rotations=forged)
         world = replace(world, identity=_identity())
         base, past = _in_service(machine, world)
-        world = replace(world, base=base, past=past)
+        flashed = {name: _difference(base, _flashed(base, bundle)) for name, bundle in foreign.items()}
+        world = replace(world, base=base, past=past, flashed=flashed)
         return replace(world, goldens=_goldens(machine, world, updates))
 
 
@@ -203,6 +208,14 @@ def _in_service(machine: Machine, world: World) -> tuple[bytes, dict[str, int]]:
 
 
 def _install_menu(image: bytearray) -> None:
+    frame = _MENU.seal(keys.fixture("server-sign"), SITE)
+    with _mounted(image) as volume, volume.open("/menu.bin", "wb") as file:
+        file.write(frame + sha256(frame).digest())
+
+
+@contextmanager
+def _mounted(image: bytearray) -> Iterator[LittleFS]:
+    """The file system of a flash image; what is written to it is there afterwards."""
     region = REGIONS["vfs"]
     span = slice(region.start, region.start + region.size)
     volume = LittleFS(
@@ -216,25 +229,52 @@ def _install_menu(image: bytearray) -> None:
     )
     volume.context.buffer = bytearray(image[span])
     volume.mount()
-    frame = _MENU.seal(keys.fixture("server-sign"), SITE)
-    with volume.open("/menu.bin", "wb") as file:
-        file.write(frame + sha256(frame).digest())
+    yield volume
     volume.unmount()
     image[span] = volume.context.buffer
+
+
+def _flashed(base: bytes, bundle: Bundle) -> bytes:
+    """The terminal in service with another release where the running one was: its image was changed."""
+    image = bytearray(base)
+    now = newest(image)
+    assert now is not None
+    slot = f"/slot/{'ab'[now.slot]}"
+    files = {f"app/{path}": body for path, body in bundle.files.items()}
+    with _mounted(image) as volume:
+        for folder, _, names in list(volume.walk(slot)):
+            for name in names:
+                volume.remove(f"{folder}/{name}")
+        for path, body in {**files, "manifest": bundle.offer.manifest_frame}.items():
+            volume.makedirs(f"{slot}/{path}".rpartition("/")[0], exist_ok=True)
+            with volume.open(f"{slot}/{path}", "wb") as file:
+                file.write(body)
+    append(image, bundle.manifest.version, bundle.hash)
+    return bytes(image)
+
+
+def _difference(before: bytes, after: bytes) -> tuple[Step, ...]:
+    """The pages of a flash image that another has differently, as steps."""
+    places = range(0, FLASH_BYTES, PAGE_BYTES)
+    pages = ((at, after[at : at + PAGE_BYTES]) for at in places)
+    return tuple(Step(at, page) for at, page in pages if before[at : at + PAGE_BYTES] != page)
 
 
 def _goldens(machine: Machine, world: World, names: Sequence[str]) -> dict[str, Golden]:
     """Each update by itself; one that goes on from another has that one before it in the list."""
     found: dict[str, Golden] = {}
-    images = {"": world.base}
+    base = FlashState(world.base)
     for name in names:
         update = UPDATES[name]
         before = found.get(update.after)
-        start = () if before is None else (*before.start, *before.trace.steps)
-        machine.load(images[update.after])
+        start = tuple(world.flashed.get(update.flashed, ()))
+        if before is not None:
+            start = (*before.start, *before.trace.steps)
+        state = FlashState.copy_of(base)
+        state.apply(start)
+        machine.load_state(state)
         lives = _follow(machine, world.script(update.offer, orders=[4, 13], answers=[8], count=True))
         found[name] = Golden(update, tuple(lives), Trace.joined([life.trace for life in lives]), start)
-        images[name] = machine.image()
     return found
 
 
