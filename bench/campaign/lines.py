@@ -8,6 +8,7 @@ A line is the golden update's name and one or more faults:
     new lose=5:seed=3                 the steps of the 5th sync group happen only in part and out of order
     new cut=137 rot=1048576           a bit of the flash (counted from its start) flips while the power is off
     new link=7, link=7:after, twice=7 the link breaks at the 7th message, or right behind it; it comes twice
+    new cancel=9, cancel=0            an operator cancels it at the 9th message, or as soon as it is on trial
     new content=random                the server's bytes are wrong (firmware/boards/common/campaign.py)
     new unplug=4, hang=1, brownout=12 starts on trial that end by the plug, in a hang, or without end
     bad late=5                        at every start the link comes up only after five seconds
@@ -22,8 +23,9 @@ from bench.errors import BenchError
 
 CUT, LOSE, ROT, LINK, TWICE = "cut", "lose", "rot", "link", "twice"
 CONTENT, UNPLUG, HANG, BROWNOUT, LATE = "content", "unplug", "hang", "brownout", "late"
+CANCEL = "cancel"
 CHIP = "chip"  # firmware images only (image_plan.py)
-_NUMBERED = (CUT, LOSE, ROT, LINK, TWICE, UNPLUG, HANG, BROWNOUT, LATE)
+_NUMBERED = (CUT, LOSE, ROT, LINK, TWICE, UNPLUG, HANG, BROWNOUT, LATE, CANCEL)
 FLASH_FAULTS = (CUT, LOSE, ROT)
 WHOLE = -1
 

@@ -26,6 +26,7 @@ MAX_ERASES = 64  # of one recovery, by everything in the terminal
 MAX_PROGRAM_BYTES = 120_000
 MAX_MESSAGES = 1200
 _GOOD_REASONS = {0, 7}  # none; cancelled: cut before the manifest was stored
+CANCELLED = 7  # the reason
 IDENTITY_DAMAGED = "IDENTITY_DAMAGED"
 FACTORY = "factory"
 NO_DIGEST = bytes(32)
@@ -369,7 +370,12 @@ class Judge:
         why = self._reasons - {0} if self._case.rotten else self._reasons & self._case.reasons
         if not why:
             self._fail("G6", f"rolled back for one of {sorted(self._case.reasons)}, which was not reported")
-        if now.state == record.CONFIRMED and not self._facts.told_rollback and not self._case.rotten:
+        was_rolled_back = self._case.reasons != {CANCELLED}  # else it may have been given up before it ran
+        if (
+            was_rolled_back
+            and now.state == record.CONFIRMED
+            and not (self._facts.told_rollback or self._case.rotten)
+        ):
             self._fail("G10", "the rollback counts as reported, and the server was never told")
         if not now.is_quarantined(new.digest):
             self._fail("G6", "a release that failed is not quarantined")

@@ -13,7 +13,7 @@ from random import Random
 
 from bench.boards.flashmap import FLASH_BYTES, REGIONS, SECTOR_BYTES
 from bench.campaign import lines
-from bench.campaign.lines import CONTENT, CUT, LATE, LINK, LOSE, ROT, TWICE, UNPLUG, Fault, Line
+from bench.campaign.lines import CANCEL, CONTENT, CUT, LATE, LINK, LOSE, ROT, TWICE, UNPLUG, Fault, Line
 from bench.campaign.player import CONTENTS, Outcome, apply
 from bench.campaign.trace import PAGE_BYTES, FlashState, Step
 from bench.campaign.updates import WHOLE
@@ -226,6 +226,8 @@ def without_flash(world: World) -> Iterator[Line]:
         yield Line("new", (Fault(CONTENT, name=name),))
     for number in range(1, _UNPLUGS + 1):
         yield Line("new", (Fault(UNPLUG, number),))
+    for quarter in range(4):  # the first of them: on trial
+        yield Line("new", (Fault(CANCEL, world.goldens["new"].messages * quarter // 4),))
     yield from (Line(name, (Fault(LATE, _LATE_S),)) for name in world.goldens)
     yield Line("new", (Fault(lines.HANG, 1),))
     yield Line("new", (Fault(lines.BROWNOUT, 12),))

@@ -218,6 +218,9 @@ class Player:
             spoilt_from = None if share is None else int(offered.chunks * share)
             hostile = bool(names & self._world.hostile)
             return replace(case, refused=True, hostile=hostile, spoilt_from=spoilt_from)
+        if lines.CANCEL in kinds:
+            most, why = oracles.MAX_LIVES, frozenset({oracles.CANCELLED})
+            return replace(case, outcome=ROLLED_BACK, max_lives=most, reasons=why)
         if kinds & {lines.HANG, lines.BROWNOUT}:
             tries, starts = (bounds.MAX_TRIES, 0) if lines.HANG in kinds else (0, bounds.MAX_STARTS)
             most = _MAX_UNPLUGGED_LIVES
@@ -301,6 +304,8 @@ class Player:
                 script["rotation"] = self._world.rotations[fault.name]
             elif fault.kind == CONTENT and first:
                 script |= {"content": fault.name, "seed": fault.seed or 7}
+            elif fault.kind == lines.CANCEL and (first or not fault.number):
+                script["cancel"] = fault.number
             elif fault.kind == lines.HANG:
                 script["hang"] = True
             elif fault.kind == lines.LATE:

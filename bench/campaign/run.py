@@ -119,7 +119,7 @@ class Tally:
         """What else is known."""
         states = self.counts["states"]
         return {
-            **{name: self.counts[name] for name in ("plug_pulls", "out_of_order", "chip_faults")},
+            **{name: self.counts[name] for name in ("plug_pulls", "out_of_order", "chip_faults", "cancels")},
             "boots": self.counts["lives"],
             "seconds": round(self.seconds, 1),
             "cpu_ms_per_state": round(1000 * self.cpu_s / states, 1) if states else 0.0,
@@ -146,6 +146,7 @@ _COUNTED = {
     lines.LATE: "link_cuts",
     lines.CONTENT: "content_faults",
     lines.CHIP: "chip_faults",
+    lines.CANCEL: "cancels",
     lines.UNPLUG: "plug_pulls",
     lines.HANG: "plug_pulls",
     lines.BROWNOUT: "plug_pulls",

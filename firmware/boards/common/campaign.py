@@ -184,6 +184,7 @@ class Peer:
     #   busy: the journal's ring is filled once round
     #   count: every message is told
     #   rotation: span of a statement about release keys that comes before the offer
+    #   cancel: number of the message at which an operator cancels the update; 0: as soon as it is on trial
     #   powers: place and number of signatures that need not be raised again
     #   guests: orders that wait when the link comes; unanswered: they go on waiting
     #   late: seconds until the link comes
@@ -218,6 +219,10 @@ class Peer:
             self.online = False
             await asyncio.sleep(self._script["late"])
             self.online = True
+        if self._script.get("cancel") == 0 and self.app.board.on_trial:
+            self._cancel()
+            # What comes next must not go into the slot that runs; an honest terminal has restarted by now.
+            self._queue.append(("offer", self._bundles["other"].offer))
         self._connect()
         while True:
             try:
@@ -229,6 +234,9 @@ class Peer:
                 kind, payload = self._queue.pop(0)
                 await self._carry(kind, payload)
                 await asyncio.sleep_ms(0)
+
+    def _cancel(self):
+        self.app.updates.load().cancel()
 
     def _connect(self):
         app = self.app
@@ -258,6 +266,8 @@ class Peer:
             self._order()
         if number in script.get("answers", ()):
             self._answer_one()
+        if number == script.get("cancel"):
+            self._cancel()
         broken = script.get("cut") == number
         if not broken or script.get("after"):
             self._arrive(kind, payload)
