@@ -17,7 +17,7 @@ from bench import images
 from bench.boards.catalogue import BoardRequest, Firmware
 from bench.errors import BenchError
 from bench.measure import FAIL, Measurement
-from bench.mutants.ota import Mutant
+from bench.mutants.planted import Mutant
 from bench.results import CaseResult
 from bench.rig import Rig, RigOptions
 from bench.suites import attacks

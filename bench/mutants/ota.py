@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from bench import images
 from bench.campaign import plan, run, world
 from bench.campaign.player import Outcome, Player
 from bench.errors import BenchError
-from bench.paths import ROOT
+from bench.mutants.ota_seldom import SELDOM
+from bench.mutants.planted import Mutant, change
 
 SCHEMA = "tableside.mutants/1"
 _SECOND_CUTS = 2
@@ -29,41 +29,8 @@ _LONGEST_S = 60.0
 _WORKERS = 2
 
 
-@dataclass(frozen=True)
-class Mutant:
-    """One planted bug: in `file` (below firmware/terminal), each `old` text becomes the `new` one.
-
-    `where`: what of the campaign should show it (bench/campaign/plan.py, `near`).
-    """
-
-    name: str
-    file: str
-    where: str
-    changes: tuple[tuple[str, str], ...]
-
-    @property
-    def frozen(self) -> str:
-        """The name of the changed file in the image that has all of them."""
-        return "bug_" + "".join(c if c.isalnum() else "_" for c in self.name.lower()) + ".py"
-
-    def source(self) -> bytes:
-        """The changed file. Raises: BenchError(STALE_MUTANT) when the code it changes is no longer there."""
-        text = (ROOT / "firmware" / "terminal" / self.file).read_text()
-        for old, new in self.changes:
-            if text.count(old) != 1:
-                raise BenchError(
-                    "STALE_MUTANT", f"{self.name}: {self.file} has {text.count(old)} times {old!r}, not once."
-                )
-            text = text.replace(old, new)
-        return text.encode()
-
-
-def _change(name: str, file: str, where: str, *changes: tuple[str, str]) -> Mutant:
-    return Mutant(name, file, where, changes)
-
-
 MUTANTS = (
-    _change(
+    change(
         "confirm before the application ran",
         "ota/states.py",
         "bad",
@@ -72,13 +39,13 @@ MUTANTS = (
             "    return confirmed(_move(state, _START, tries=tries, starts=state.starts + 1))",
         ),
     ),
-    _change(
+    change(
         "floor before confirm",
         "ota/states.py",
         "control",
         ("other_floor=floor, reason=NONE)", "other_floor=floor, floor=max(floor, state.floor), reason=NONE)"),
     ),
-    _change(
+    change(
         "record erased in place",
         "ota/record.py",
         "control",
@@ -87,20 +54,20 @@ MUTANTS = (
             "            other = self._sector\n            if",
         ),
     ),
-    _change(
+    change(
         "CRC over part of the record",
         "ota/record.py",
         "control",
         ("!= crc32(memoryview(record)[:_CRC_AT])", "!= crc32(memoryview(record)[:16])"),
         ("_CRC_AT, crc32(memoryview(record)[:_CRC_AT])", "_CRC_AT, crc32(memoryview(record)[:16])"),
     ),
-    _change(
+    change(
         "one copy of the record",
         "ota/record.py",
         "rot",
         ("record + record, pair", "record + bytes(b'\\xff' * 128), pair"),
     ),
-    _change(
+    change(
         "record programmed over torn bytes",
         "ota/record.py",
         "control",
@@ -109,7 +76,7 @@ MUTANTS = (
             "            if unpack(page[:_RECORD_BYTES]) is not None:\n                return pair + 1",
         ),
     ),
-    _change(
+    change(
         "download hash instead of installed hash",
         "ota/install.py",
         "rot",
@@ -118,7 +85,7 @@ MUTANTS = (
             "            if False:\n                return False",
         ),
     ),
-    _change(
+    change(
         "restart before the state is stored",
         "ota/agent.py",
         "control",
@@ -127,20 +94,20 @@ MUTANTS = (
             "        self._reboot()",
         ),
     ),
-    _change(
+    change(
         "torn record counts as whole",
         "flashlog.py",
         "journal",
         ("return n if crc == crc32(view[:crc_at]) else -1", "return n"),
     ),
-    _change(
+    change(
         "files left over in the slot",
         "ota/install.py",
         "vfs",
         ("        yield from _remove_steps(self._path)\n", ""),
         ("        if sorted(present) != sorted(wanted):", "        if False:"),
     ),
-    _change(
+    change(
         "slot reused while it runs",
         "ota/states.py",
         "vfs",
@@ -149,75 +116,62 @@ MUTANTS = (
             "        return self.slot if self.slot != FACTORY else SLOT_A",
         ),
     ),
-    _change(
-        "cancelled trial goes on running",
-        "ota/agent.py",
-        "cancel",
-        ("        if on_trial:\n            self._reboot()", "        if on_trial:\n            pass"),
-    ),
-    _change(
-        "update staged into the slot that runs",
-        "ota/agent.py",
-        "cancel",
-        ("        if on_trial:\n            self._reboot()", "        if on_trial:\n            pass"),
-        ("        if self._runs_in(state.target()):", "        if False:"),
-    ),
-    _change(
+    change(
         "trial spent by unplugging",
         "ota/loader.py",
         "unplug",
         ("spent = board.reset_cause() != POWER_ON", "spent = True"),
     ),
-    _change(
+    change(
         "tries not counted",
         "ota/loader.py",
         "bad",
         ("spent = board.reset_cause() != POWER_ON", "spent = False"),
     ),
-    _change(
+    change(
         "starts not counted",
         "ota/states.py",
         "brownout",
         ("tries=tries, starts=state.starts + 1)", "tries=tries)"),
     ),
-    _change(
+    change(
         "quarantine forgotten",
         "ota/states.py",
         "bad",
         ("quarantine=newest + tuple(state.quarantine)[:3],", ""),
     ),
-    _change(
+    change(
         "floor not checked",
         "ota/states.py",
         "content=below-floor",
         ("    if version < state.floor:", "    if False:"),
     ),
-    _change(
+    change(
         "hardware and site not checked",
         "ota/install.py",
         "content=wrong-chip",
         ('    if manifest.hardware != hardware or manifest.group not in ("", site):', "    if False:"),
     ),
-    _change(
+    change(
         "size not capped",
         "ota/install.py",
         "content=oversized-bundle",
         ("    if not 0 < manifest.size <= MAX_BUNDLE_BYTES or chunks > MAX_CHUNKS:", "    if False:"),
     ),
-    _change(
+    change(
         "release key not checked against the root",
         "ota/agent.py",
         "content=forged-manifest",
         ("        if kid != certificate.public.kid:", "        if False:"),
         ("        if not await run_steps(signed):", "        if False:"),
     ),
-    _change(
+    change(
         "manifest signature not checked",
         "ota/agent.py",
         "content=altered-manifest",
         ("        if not await run_steps(signed):", "        if not await run_steps(signed) and False:"),
     ),
-    _change(
+    change(
         "root not checked on rotation",
         "ota/rotation.py",
         "content=rotation-without-root",
@@ -226,7 +180,7 @@ MUTANTS = (
             "    after = parse_certificate(sign1_parse(new)[1])",
         ),
     ),
-    _change(
+    change(
         "old key not checked on rotation",
         "ota/rotation.py",
         "content=rotation-without-old-key",
@@ -235,13 +189,13 @@ MUTANTS = (
             "        if key is after.public and not (yield from sign1_verify_steps(",
         ),
     ),
-    _change(
+    change(
         "newer release key taken without a rotation",
         "ota/authority.py",
         "content=unnamed-key",
         ("        if known and epoch != known:", "        if epoch < known:"),
     ),
-    _change(
+    change(
         "resumed one chunk too far",
         "ota/install.py",
         "vfs",
@@ -250,7 +204,7 @@ MUTANTS = (
             "self.manifest.size) // self.manifest.chunk_size + 1",
         ),
     ),
-    _change(
+    change(
         "confirmed slot not switched",
         "ota/states.py",
         "control",
@@ -259,25 +213,25 @@ MUTANTS = (
             "        _CONFIRM,\n",
         ),
     ),
-    _change(
+    change(
         "reports what it has not got yet",
         "ota/agent.py",
         "control",
         ("encode_ota_state(self._version, ", "encode_ota_state(max(self._version, state.other_version), "),
     ),
-    _change(
+    change(
         "rollback reported under another bundle's name",
         "ota/agent.py",
         "bad",
         ("            return state.quarantine[0]\n", "            return state.hash\n"),
     ),
-    _change(
+    change(
         "rollback not reported",
         "ota/agent.py",
         "bad",
         ("            reason = state.reason\n", "            reason = states.NONE\n"),
     ),
-    _change(
+    change(
         "checksum of the identity not checked",
         "wire/keys.py",
         "rot",
@@ -286,10 +240,10 @@ MUTANTS = (
             "    if False:",
         ),
     ),
-    _change(
+    change(
         "second copy of the identity not read", "identity.py", "rot", ("in range(_COPIES):", "in range(1):")
     ),
-    _change(
+    change(
         "boot number used before it is stored",
         "counters.py",
         "counters",
@@ -298,13 +252,14 @@ MUTANTS = (
             '            self._set(_BOOT, struct.pack(">I", self.boots() + 1))',
         ),
     ),
-    _change(
+    change(
         "journal header before the records it carries",
         "flashlog.py",
         "journal",
         ("        try:\n            save()\n            head", "        try:\n            head"),
         ("            valid = True", "            save()\n            valid = True"),
     ),
+    *SELDOM,
 )
 
 
