@@ -117,6 +117,19 @@ MUTANTS = (
         ),
     ),
     change(
+        "cancelled trial goes on running",
+        "ota/agent.py",
+        "cancel",
+        ("        if on_trial:\n            self._reboot()", "        if on_trial:\n            pass"),
+    ),
+    change(
+        "update staged into the slot that runs",
+        "ota/agent.py",
+        "cancel",
+        ("        if on_trial:\n            self._reboot()", "        if on_trial:\n            pass"),
+        ("        if self._runs_in(state.target()):", "        if False:"),
+    ),
+    change(
         "trial spent by unplugging",
         "ota/loader.py",
         "unplug",
