@@ -1,6 +1,7 @@
-# A board that lives inside a CPython program: many terminals in one process, and the Raspberry Pi.
+# A board that lives inside a CPython program: many terminals in one process.
 #
-# Flash regions are NOR in memory (or kept in a file by its owner), the file system is a directory.
+# Flash regions are NOR in memory, the file system is a directory. It has no watchdog, and every start of it
+# is a power-on. pi.py makes a machine of its own of it.
 
 import os
 
