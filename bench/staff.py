@@ -31,7 +31,8 @@ class Action:
 @dataclass(frozen=True, slots=True)
 class Glimpse:
     """What staff see; seatings are (id, table, total), bills (bill, seating, state, total, paid), payments
-    (payment, what can be refunded), lines (order, line, state).
+    (payment, what can be refunded), lines (order, line, state), held (seating, course): parties and what
+    they may be waiting for; closed: tables out of service.
     """
 
     tables: Sequence[str]
@@ -40,6 +41,8 @@ class Glimpse:
     payments: Sequence[tuple[int, int]] = ()
     bookings: Sequence[int] = ()
     lines: Sequence[tuple[int, int, int]] = ()
+    held: Sequence[tuple[int, int]] = ()
+    closed: Sequence[str] = ()
 
 
 def look(read: Read, tables: Sequence[str]) -> Glimpse:
@@ -66,11 +69,21 @@ def look(read: Read, tables: Sequence[str]) -> Glimpse:
             read,
             "SELECT order_number, line, state FROM order_line ORDER BY order_number DESC, line LIMIT 24",
         ),
+        _rows(
+            read,
+            "SELECT DISTINCT o.seating, l.course FROM order_line l JOIN orders o "
+            "ON o.site = l.site AND o.order_number = l.order_number "
+            "WHERE l.course > 1 AND l.state = 0 ORDER BY o.seating DESC, l.course LIMIT 8",
+        ),
+        [row[0] for row in read("SELECT table_id FROM closed_table ORDER BY table_id")],
     )
 
 
 def _rows(read: Read, sql: str) -> list[Any]:
     return [tuple(row) for row in read(sql)]
+
+
+FLOOR: Mapping[str, int] = {"course": 8, "fire": 6, "shut": 2, "reopen": 3}  # what a head waiter does
 
 
 @dataclass(slots=True)
@@ -185,6 +198,26 @@ class Staff:
             return None
         return {"item": self.draw.choice(self.counted), "count": self.draw.randrange(0, 12)}
 
+    # ------------------------------------------------------------------ the floor
+
+    def _course(self, seen: Glimpse) -> dict[str, Any] | None:
+        if not seen.lines:
+            return None
+        order, line, _ = self.draw.choice(seen.lines)
+        return {"order": order, "line": line, "course": self.draw.choice((2, 2, 3, 1))}
+
+    def _fire(self, seen: Glimpse) -> dict[str, Any] | None:
+        if not seen.held:
+            return None
+        seating, course = self.draw.choice(seen.held)
+        return {"seating": seating, "course": course}
+
+    def _shut(self, seen: Glimpse) -> dict[str, Any]:
+        return {"table": self._free_table(seen)}
+
+    def _reopen(self, seen: Glimpse) -> dict[str, Any] | None:
+        return {"table": self.draw.choice(seen.closed)} if seen.closed else None
+
     # ------------------------------------------------------------------ bookings
 
     def _book(self, seen: Glimpse) -> dict[str, Any]:
@@ -215,6 +248,10 @@ def job(service: Service, author: str, action: Action) -> Change:
         "cook": lambda: service.set_line_state(author, a["order"], a["line"], LineState(a["state"])),
         "void": lambda: service.void_line(author, a["order"], a["line"], "wrong"),
         "stock": lambda: service.set_stock(author, a["item"], a["count"]),
+        "course": lambda: service.set_course(author, a["order"], a["line"], a["course"]),
+        "fire": lambda: service.fire_course(author, a["seating"], a["course"]),
+        "shut": lambda: service.close_table(author, a["table"], "rain"),
+        "reopen": lambda: service.open_table(author, a["table"]),
         "book": lambda: service.book(author, "a party", 2, a["tables"], a["start_at"], a["end_at"]),
         "arrive": lambda: service.seat_booking(author, a["booking"]),
         "unbook": lambda: service.cancel_booking(author, a["booking"]),

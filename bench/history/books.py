@@ -37,6 +37,10 @@ def compare(house: House, history: History) -> Iterator[Violation]:
     }
     held = {n: (b.state, b.start_at, b.end_at, b.live) for n, b in history.bookings.items()}
     yield from _differences("BOOKING", held, bookings)
+    if history.fired != house.fired:
+        yield Violation("COURSE", f"{sorted(history.fired ^ house.fired)} fired in one book only")
+    if history.shut != house.shut:
+        yield Violation("CLOSED_TABLE", f"{sorted(history.shut ^ house.shut)} closed in one book only")
 
 
 def _differences(code: str, stored: Mapping[int, Any], due: Mapping[int, Any]) -> Iterator[Violation]:
@@ -69,3 +73,7 @@ def _orders(house: House, history: History) -> Iterator[Violation]:
         due = {number: line.state for number, line in order.lines.items()}
         if states != due:
             yield Violation("OTHER_LINES", f"order {number}: line states {states}, the model has {due}")
+        courses = {line.line: line.course for line in found.lines}
+        wanted = {number: line.course for number, line in order.lines.items()}
+        if courses != wanted:
+            yield Violation("COURSE", f"order {number}: courses {courses}, the model has {wanted}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ class StoredLine:
     tax_minor: int
     line: int = 0
     state: int = NEW
+    course: int = 1
 
     @property
     def wanted(self) -> Line:
@@ -183,6 +184,8 @@ class History:
     bills: Mapping[int, StoredBill] = field(default_factory=dict)
     payments: Mapping[int, StoredPayment] = field(default_factory=dict)
     bookings: Mapping[int, StoredBooking] = field(default_factory=dict)
+    fired: Set[tuple[int, int]] = frozenset()  # order, course
+    shut: Set[str] = frozenset()  # tables out of service
     menus: Mapping[int, MenuPrices] = field(default_factory=dict)
     honest: bool = True  # guests order only what is on a published menu, at their own table
     finished: bool = True  # every terminal had time to empty its outbox

@@ -18,6 +18,7 @@ class Portion:
     quantity: int
     amount_minor: int
     state: int = NEW
+    course: int = 1
 
 
 @dataclass(slots=True)
@@ -104,6 +105,8 @@ class House:
         self.bill_of: dict[int, Bill] = {}  # by seating
         self.payments: dict[int, Payment] = {}
         self.bookings: dict[int, Booking] = {}
+        self.fired: set[tuple[int, int]] = set()  # order, course
+        self.shut: set[str] = set()  # tables out of service
         self.level: dict[int, int] = defaultdict(int)
         self.counted: set[int] = set()
 
@@ -137,6 +140,17 @@ class House:
     def live_lines(self, party: Party) -> list[Portion]:
         """Every line on the party's account."""
         return [line for number in party.orders for line in self.orders[number].live]
+
+    def waiting(self, seating: int, course: int) -> list[int]:
+        """The party's orders of which something waits for this course to be fired."""
+        if course == 1:
+            return []
+        return [
+            number
+            for number in self.parties[seating].orders
+            if (number, course) not in self.fired
+            and any(line.course == course and line.state == NEW for line in self.orders[number].live)
+        ]
 
     def held(self, tables: tuple[str, ...], start_at: int, end_at: int) -> int:
         """The booking that keeps one of these tables for some of this time, 0 for none."""

@@ -25,7 +25,7 @@ from bench.history.events import (
 from bench.history.house import OPEN, SEALED, SETTLED, House, Order, Party, Portion
 from bench.history.staff import Staff
 
-COMMITTED, REPRICE, SOLD_OUT, REJECTED = 0, 1, 2, 5  # reply statuses on the wire
+COMMITTED, REPRICE, SOLD_OUT, TABLE_CLOSED, REJECTED = 0, 1, 2, 3, 5  # reply statuses on the wire
 
 
 class Model:
@@ -99,6 +99,8 @@ class Model:
 
     def _taken(self, op: Submitted, reply: Reply, party: Party, name: str) -> Iterator[Violation]:
         """An order, or a change or cancellation of one."""
+        if op.kind == "order" and op.table in self.house.shut:
+            yield Violation("CLOSED_TABLE", f"{name} was committed although table {op.table} is closed")
         if reply.total_minor != op.total_minor:
             yield Violation("OTHER_TOTAL", f"{name}: {op.total_minor} shown, {reply.total_minor} committed")
         menu = self._history.menus.get(op.menu_version)
@@ -203,6 +205,8 @@ class Model:
         if impossible:
             if reply.status != REJECTED:
                 yield Violation("IMPOSSIBLE", f"{name}: {impossible}, answered with status {reply.status}")
+        elif (reply.status == TABLE_CLOSED) != (op.kind == "order" and op.table in self.house.shut):
+            yield Violation("CLOSED_TABLE", f"{name}: status {reply.status}, {self.house.shut} are closed")
         elif reply.status == REJECTED:
             yield Violation("FALSE_REJECT", f"{name} ({op.kind}) was rejected with code {reply.arg}")
         elif reply.status == REPRICE:

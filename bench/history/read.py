@@ -54,6 +54,8 @@ def read_books(read: Read, history: History) -> None:
         row[0]: StoredPayment(*row[1:])
         for row in read("SELECT payment, bill, amount_minor, refunded_minor FROM payment")
     }
+    history.fired = {tuple(row) for row in read("SELECT order_number, course FROM fired_course")}
+    history.shut = {row[0] for row in read("SELECT table_id FROM closed_table")}
     live: dict[int, set[str]] = {}
     for booking, table in read("SELECT booking, table_id FROM booking_table WHERE live = 1"):
         live.setdefault(booking, set()).add(table)
@@ -65,12 +67,15 @@ def read_books(read: Read, history: History) -> None:
 
 def _orders(read: Read) -> list[StoredOrder]:
     lines: dict[int, list[StoredLine]] = {}
-    for number, line, item, quantity, modifiers, unit, total, tax, state in read(
-        "SELECT order_number, line, item, quantity, modifiers, unit_minor, total_minor, tax_minor, state "
+    for number, line, item, quantity, modifiers, unit, total, tax, state, course in read(
+        "SELECT order_number, line, item, quantity, modifiers, unit_minor, total_minor, tax_minor, state, "
+        "course "
         "FROM order_line ORDER BY order_number, line"
     ):
         chosen = tuple(int(modifier) for modifier in modifiers.split(",") if modifier)
-        lines.setdefault(number, []).append(StoredLine(item, quantity, chosen, unit, total, tax, line, state))
+        lines.setdefault(number, []).append(
+            StoredLine(item, quantity, chosen, unit, total, tax, line, state, course)
+        )
     return [
         StoredOrder(number, device, bytes(op_id), seating, total, tuple(lines.get(number, ())))
         for number, device, op_id, seating, total in read(

@@ -57,6 +57,8 @@ class Staff:
         return "" if party is not None and party.open else f"seating {seating} is not open"
 
     def _taken(self, table: str) -> str:
+        if table in self.house.shut:
+            return f"table {table} is closed"
         return f"table {table} is taken" if table in self.house.at else ""
 
     def _no_seat(self, args: Args) -> str:
@@ -65,6 +67,20 @@ class Staff:
     def _do_seat(self, args: Args, result: Args, _lsn: int) -> Iterator[tuple[str, Any, Any]]:
         yield "fresh seating", result["seating"] in self.house.parties, False
         self.house.sit(result["seating"], args["table"])
+
+    def _no_shut(self, args: Args) -> str:
+        return self._taken(args["table"])
+
+    def _do_shut(self, args: Args, _result: Args, _lsn: int) -> Iterator[tuple[str, Any, Any]]:
+        self.house.shut.add(args["table"])
+        yield from ()
+
+    def _no_reopen(self, _args: Args) -> str:
+        return ""
+
+    def _do_reopen(self, args: Args, _result: Args, _lsn: int) -> Iterator[tuple[str, Any, Any]]:
+        self.house.shut.discard(args["table"])
+        yield from ()
 
     def _no_transfer(self, args: Args) -> str:
         return self._away(args["seating"]) or self._taken(args["table"])
@@ -195,6 +211,22 @@ class Staff:
         self.house.orders[args["order"]].lines[args["line"]].state = args["state"]
         yield from ()
 
+    def _no_course(self, args: Args) -> str:
+        return "there is no such line" if self._line(args) is None else ""
+
+    def _do_course(self, args: Args, _result: Args, _lsn: int) -> Iterator[tuple[str, Any, Any]]:
+        self.house.orders[args["order"]].lines[args["line"]].course = args["course"]
+        yield from ()
+
+    def _no_fire(self, args: Args) -> str:
+        away = self._away(args["seating"])
+        return away or ("" if self.house.waiting(args["seating"], args["course"]) else "nothing waits for it")
+
+    def _do_fire(self, args: Args, result: Args, _lsn: int) -> Iterator[tuple[str, Any, Any]]:
+        due = self.house.waiting(args["seating"], args["course"])
+        self.house.fired |= {(number, args["course"]) for number in due}
+        yield "orders", result["orders"], due
+
     def _no_void(self, args: Args) -> str:
         line = self._line(args)
         if line is None:
@@ -245,11 +277,11 @@ class Staff:
         if over:
             return over
         tables = self.house.bookings[args["booking"]].tables
-        return "" if any(table not in self.house.at for table in tables) else "every table is taken"
+        return "" if any(not self._taken(table) for table in tables) else "every table is taken"
 
     def _do_arrive(self, args: Args, result: Args, _lsn: int) -> Iterator[tuple[str, Any, Any]]:
         booking = self.house.bookings[args["booking"]]
-        free = sorted(table for table in booking.tables if table not in self.house.at)
+        free = sorted(table for table in booking.tables if not self._taken(table))
         booking.state, booking.seating = "seated", result["seating"]
         self.house.sit(result["seating"], result["table"])
         yield "table", result["table"], free[0]

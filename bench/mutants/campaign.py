@@ -24,7 +24,7 @@ SHORTEST_S = 5.0  # one short run fits
 WAIT_FACTOR = 12.0  # a busy machine may take this many times as long as the computing itself
 SEEDS = 20
 LONG_S = 240.0
-SEARCH = ((40.0, 6), (80.0, 6), (160.0, 6), (240.0, 20))  # virtual seconds, seeds
+SEARCH = ((40.0, 7), (80.0, 7), (160.0, 7), (240.0, 20))  # virtual seconds, seeds
 SOONEST = Path(__file__).with_name("soonest.json")
 SIMULATOR_FAULT = "SIMULATION"  # the simulator itself failed: that catches nothing
 

@@ -9,6 +9,7 @@ SEATINGS = "server.service.seatings"
 PAYMENTS = "server.service.payments"
 BOOKINGS = "server.service.bookings"
 KITCHEN = "server.service.kitchen"
+APPLY = "server.ordering.apply"
 BILLS = "server.ordering.bills"
 REQUESTS = "server.ordering.requests"
 MONEY = "server.domain.money"
@@ -188,6 +189,35 @@ HOUSE: tuple[Mutant, ...] = (
         BOOKINGS,
         '"UPDATE booking_table SET live = 0 WHERE site = ? AND booking = ?"',
         '"UPDATE booking_table SET live = 1 WHERE site = ? AND booking = ?"',
+    ),
+    # ---------------------------------------------------------------- courses and closed tables
+    mutant(
+        "course_of_the_whole_order",
+        "a line that is served later takes the lines after it along",
+        KITCHEN,
+        '"UPDATE order_line SET course = ? WHERE site = ? AND order_number = ? AND line = ?"',
+        '"UPDATE order_line SET course = ? WHERE site = ? AND order_number = ? AND line >= ?"',
+    ),
+    mutant(
+        "cancelled_lines_fired",
+        "a course is fired of which nothing is to be made any more",
+        KITCHEN,
+        "l.course = ? AND l.state = ? AND f.lsn IS NULL",
+        "l.course = ? AND l.state >= ? AND f.lsn IS NULL",
+    ),
+    mutant(
+        "closed_table_takes_orders",
+        "orders from a table that is out of service are taken",
+        APPLY,
+        "    if op.table in snapshot.closed_tables:\n",
+        "    if op.table in snapshot.closed_tables and not op.lines:\n",
+    ),
+    mutant(
+        "one_closed_table_closes_all",
+        "orders are refused as from a closed table while any table is closed",
+        APPLY,
+        "    if op.table in snapshot.closed_tables:\n",
+        "    if snapshot.closed_tables:\n",
     ),
     Mutant(
         "call_done_twice",

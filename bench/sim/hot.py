@@ -19,7 +19,10 @@ HOT = FaultPlan(
 
 
 def hot_config(seed: int, duration_s: float = 240.0, terminals: int = 4) -> SimConfig:
-    """One run of four virtual minutes that ends at the first violation."""
+    """One run of four virtual minutes that ends at the first violation.
+
+    One in seven houses serves in courses and closes tables: that leaves fewer tables to order from.
+    """
     return SimConfig(
         seed=seed,
         duration_s=duration_s,
@@ -31,6 +34,7 @@ def hot_config(seed: int, duration_s: float = 240.0, terminals: int = 4) -> SimC
         menu_every_s=90.0,
         suspend_every_s=200.0,
         staff_every_s=1.5,
+        floor_every_s=0.0 if seed % 7 else 1.5,
         faults=HOT,
         stop_at_violation=True,
         settle_within_s=1200.0,

@@ -121,12 +121,13 @@ class Guests:
 
     async def _pay(self, app: Any) -> None:
         """Seal the bill that was asked for; the power may fail while it is computed."""
-        begun_s, table, claim = self._world.loop.time(), app.ui.table, app.tally.claim
+        begun_s, table = self._world.loop.time(), app.ui.table
         refusals = (
             firmware.module("terminal.flashlog").StorageError,
             firmware.module("terminal.ui").UiError,
         )
         try:
+            claim = app.requests().claim()  # answers that wait may change it
             op_id = await app.requests().pay()
         except refusals as error:
             self._turned_away(error.code)

@@ -23,6 +23,7 @@ from bench.sim.faults import FaultPlan, Faults
 from bench.sim.firmware import installed
 from bench.sim.waiters import Waiters
 from bench.sim.world import World
+from bench.staff import FLOOR
 
 SCHEMA = "tableside.sim/1"
 DAY_S = 86_400.0
@@ -42,6 +43,7 @@ class SimConfig:
     menu_every_s: float = 1800.0
     suspend_every_s: float = 2400.0
     staff_every_s: float = 8.0
+    floor_every_s: float = 20.0  # courses and closed tables; 0: nobody sees to them
     faults: FaultPlan | None = field(default_factory=FaultPlan)
     stop_at_violation: bool = False
     settle_within_s: float = 3600.0
@@ -125,6 +127,8 @@ async def _run(
         people.append(world.start(world.office.kitchen(config.restock_every_s, config.restock_most)))
         people.append(world.start(world.office.chef(config.menu_every_s)))
         people.append(world.start(Waiters(world, config.staff_every_s).run()))
+        if config.floor_every_s:
+            people.append(world.start(Waiters(world, config.floor_every_s, "floor", FLOOR).run()))
         manager = world.start(world.office.manager(config.suspend_every_s))
         faults = world.start(Faults(world, config.faults).run()) if config.faults is not None else None
         await _until(world, config.duration_s, config.stop_at_violation)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 TILL = Caller("till", Role.MANAGER, "anna", None, None)
 SPARE_TABLES = ("101", "102", "103", "104")
 PATIENCE_S = 5.0
+OTHER_TILL = 1_000_000  # its calls are numbered from here
 ANSWER_LOST = 0.1  # how often
 
 
@@ -58,15 +60,20 @@ class _Judged:
 
 
 class Waiters:
-    """One till: one action every ``every_s`` on average."""
+    """One till: one action every ``every_s`` on average, of the kinds in ``does`` or of every usual kind."""
 
-    def __init__(self, world: World, every_s: float) -> None:
+    def __init__(
+        self, world: World, every_s: float, name: str = "waiters", does: Mapping[str, int] | None = None
+    ) -> None:
         self._world = world
         self._every_s = every_s
-        self._random = world.random.fork("waiters")
+        self._random = world.random.fork(name)
         self._staff = staff.Staff(self._random.draw, EPOCH_S + 86_400)
-        self._tables = [terminal.who.table for terminal in world.terminals] + list(SPARE_TABLES)
         self._number = 0
+        if does is not None:
+            self._staff.weights = does
+            self._number = OTHER_TILL
+        self._tables = [terminal.who.table for terminal in world.terminals] + list(SPARE_TABLES)
 
     async def run(self) -> None:
         """Serve until cancelled; what was begun is brought to its end."""

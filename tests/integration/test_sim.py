@@ -25,7 +25,7 @@ FAULTS = (
 DEEDS = (
     "orders", "changes", "cancels", "calls", "bill_requests", "bill_closes", "answers", "restocks", "menus",
     "suspensions", "seat", "transfer", "merge", "close", "bill", "split", "pay", "refund", "cook", "void",
-    "book", "arrive", "unbook", "missed", "staff_refused",
+    "book", "arrive", "unbook", "missed", "course", "fire", "shut", "reopen", "staff_refused",
 )  # fmt: skip
 
 
