@@ -47,7 +47,7 @@ class Facts:
 
     `queued`: op to CRC of its bytes; `settled`: ops whose answer is durable; `chunks`: asked for so far;
     `quarantined`: beginnings of bundles that failed; `spoilt`: releases a bit of which rotted in its slot;
-    `told_rollback`: whether the server heard of one.
+    `told_rollback`: whether a report of one was handed to the link.
     """
 
     queued: dict[str, int] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Facts:
         self.boots = max(self.boots, event.get("boots", 0))
         self.confirmed = max(self.confirmed, event.get("confirmed", 0))
         self.chunks += event["count"] if "chunk" in event else 0
-        if "told" in event and OtaState.decode(bytes.fromhex(event["told"])).state == record.ROLLED_BACK:
+        if "handed" in event and OtaState.decode(bytes.fromhex(event["handed"])).state == record.ROLLED_BACK:
             self.told_rollback = True
 
 

@@ -206,7 +206,10 @@ class Peer:
     # -- what the application calls
 
     def publish(self, topic, payload, retain=False):
-        self._queue.append((topic.decode().rsplit("/", 1)[-1], bytes(payload)))
+        kind = topic.decode().rsplit("/", 1)[-1]
+        self._queue.append((kind, bytes(payload)))
+        if kind == "state":
+            tell(handed=_hex(payload))
         self._moved.set()
 
     def flush(self):
