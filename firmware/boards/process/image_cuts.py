@@ -14,7 +14,8 @@
 # what goes wrong: its steps happen up to a cut, a bit rots, or the chip does not do as it is told. The state
 # that leaves is started, and followed until the terminal is content:
 #   boots       the bootloader finds an image it starts, always
-#   truth       what the terminal tells is what runs: release and partition
+#   truth       what the terminal tells is what runs: release and partition; a cut alone makes it speak ill of
+#               no good image
 #   confirmed   an image that is on record as confirmed is one that the bootloader keeps starting
 #   floor       the version floor does not fall
 #   converges   after a bounded number of starts the new image is confirmed; a bad one is rolled back,
@@ -32,12 +33,13 @@ from image_chip import APPS_AT, CONTENT, CRASH, POWER_ON, RESET, RESTART, SECTOR
 from partitions import UNDEFINED, VALID
 from terminal.ota import states
 
-_MAX_LIVES = 16
+_MAX_LIVES = 8
 _CAUSES = {CONTENT: POWER_ON, RESTART: RESET, CRASH: WATCHDOG}  # of the start after a life that ended so
 _SAID = {POWER_ON: "power on", RESET: "reset", WATCHDOG: "watchdog"}
 _WEAK_SECTOR = 2  # of the image
 _NO_ROLLBACK = "-norollback"
 _WHOLE = -1
+_EXCUSES = (states.NONE, states.CANCELLED, states.ALREADY_THERE)
 
 
 class BadLine(Exception):
@@ -49,12 +51,14 @@ class BadLine(Exception):
 
 class Case:
     # What an update has to come to. rotten: a bit of an image has flipped, a reported rollback will do.
-    # weak: a page does not take what is programmed, which has to be noticed.
-    def __init__(self, offered, releases, rotten, weak):
+    # weak: a page does not take what is programmed, which has to be noticed. excuses: the only reasons a good
+    # image may give, None where any will do.
+    def __init__(self, offered, releases, rotten=False, weak=False, excuses=None):
         self.offered = offered
         self.releases = releases
         self.rotten = rotten
         self.weak = weak
+        self.excuses = excuses
 
     def is_done(self, chip):
         state = chip.record()
@@ -76,6 +80,9 @@ class Case:
                 raise Broken("truth", "the rollback was not reported")
         elif running is not self.offered:
             raise Broken("confirmed", "another image runs than the confirmed one")
+        wrong = [] if self.excuses is None else [reason for reason in reasons if reason not in self.excuses]
+        if wrong:
+            raise Broken("truth", "a good image was refused or rolled back: " + states.REASONS[wrong[0]])
         if self.weak and states.BAD_BYTES not in reasons:
             raise Broken("truth", "an image that reads back otherwise was not noticed")
 
@@ -186,10 +193,10 @@ class Update:
         self._rollback = rollback
         self.offered = offered
         self.releases = releases
+        self.is_first = offered.name == "old"  # there was no record before
         self.flash = image_chip.Flash(base)
         self.flash.log = []
-        case = Case(offered, releases, False, False)
-        follow(self.chip(), case)
+        follow(self.chip(), self.case(()))
         self.steps = self.flash.log
         self._last = None  # (words, pages they leave, steps of the recovery) of the line played last
 
@@ -199,7 +206,10 @@ class Update:
     def case(self, words):
         rots = [bit // 8 for kind, bit, _, _ in words if kind == "rot"]
         weak = ("chip", "weak-page", _WHOLE, 0) in words
-        return Case(self.offered, self.releases, any(at >= APPS_AT for at in rots), weak)
+        excuses = None
+        if not self.offered.is_bad and not any(word[0] != "cut" for word in words):
+            excuses = _EXCUSES + ((states.RECORD_LOST,) if self.is_first else ())
+        return Case(self.offered, self.releases, any(at >= APPS_AT for at in rots), weak, excuses)
 
     def prepare(self, words):
         # Make the flash that a line describes. Raises BadLine.
@@ -287,7 +297,7 @@ class Campaign:
         chip.make_volume()
         chip.flash_by_cable(cable)
         fresh = bytes(chip.nor.data)
-        follow(chip, Case(old, releases, False, False))
+        follow(chip, Case(old, releases))
         base = bytes(chip.nor.data)
         for name, start, offered in (("new", base, new), ("first", fresh, old), ("bad", base, bad)):
             name += "" if rollback else _NO_ROLLBACK
