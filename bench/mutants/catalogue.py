@@ -309,6 +309,22 @@ ORDER_PATH: tuple[Mutant, ...] = (
         check="handshake_numbers_are_used_once",
     ),
     _mutant(
+        "beacon_number_of_another_server",
+        "a beacon is published under a number that another server of the site was faster with",
+        "server.devices.beacons",
+        "            if others is None:\n                break\n            self._recent = _newest(others)\n",
+        "            break\n",
+        check="beacon_numbers_are_used_once",
+    ),
+    _mutant(
+        "beacon_number_not_kept",
+        "a terminal forgets with its power which beacon was the newest",
+        "terminal.session",
+        "            self._counters.store_beacon(beacon.epoch, beacon.counter)\n",
+        "            pass\n",
+        check="an_old_beacon_stays_old",
+    ),
+    _mutant(
         "session_not_stored",
         "a session is used although it was never stored",
         "server.transport.handshakes",

@@ -15,6 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from bench.mutants.beacon_checks import an_old_beacon_stays_old, beacon_numbers_are_used_once
 from bench.provision import identity, private_key, public_spki
 from bench.sim import firmware
 from bench.sim.clock import EPOCH_S
@@ -268,5 +269,7 @@ CHECKS: Mapping[str, Callable[[], str]] = {
         bookings_share_no_moment,
         journal_keeps_what_is_pending,
         torn_records_are_not_seen,
+        beacon_numbers_are_used_once,
+        an_old_beacon_stays_old,
     )
 }
