@@ -15,7 +15,7 @@ REASONS = (
     "the running release's files had changed: the previous release runs again",
     "neither slot holds a whole release: the factory application runs",
     "the record of its updates could not be read: it begins anew",
-    "the update was given up by an operator or by a failed file operation",
+    "an operator gave the update up",
     "there is no room for the release in its flash",
     "what arrived or was installed is not what the manifest says",
     "this release failed here before; `release release-quarantine` lets it try again",
@@ -37,6 +37,7 @@ REASONS = (
     "the release that ran was made over another firmware image: the factory application runs",
     "the release's files changed in flash again and again: the terminal's flash may be failing",
     "the release had proved itself, and then did not last five starts in a row: an older one runs",
+    "a file operation of the terminal failed, its console names it; with the next offer it begins anew",
 )
 
 

@@ -484,7 +484,7 @@ class OtaAgent:
         self._keep_off(state)
         manifest = self._stored_manifest(state)
         if manifest is None:
-            raise OtaError(states.CANCELLED)  # cut before the manifest was stored: the server offers it again
+            raise OtaError(states.NONE)  # cut before the manifest was stored: the server offers it again
         if not self._fits(manifest):  # another image may run by now
             raise OtaError(states.WRONG_IMAGE)
         staging = self._new_staging(state.target(), manifest)

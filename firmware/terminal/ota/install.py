@@ -393,4 +393,4 @@ def _length(path):
 
 def reason_of(error):
     # -> the reason code for a failed file operation.
-    return states.NO_SPACE if error.errno == _ENOSPC else states.CANCELLED
+    return states.NO_SPACE if error.errno == _ENOSPC else states.FILE_FAILED

@@ -31,7 +31,7 @@ SLOT_BAD = const(3)  # the bytes in the trial slot were the bundle's and have ch
 ACTIVE_BAD = const(4)  # the running slot's bytes changed: went back to the previous bundle
 BOTH_BAD = const(5)  # neither slot holds its bundle: the factory application runs
 RECORD_LOST = const(6)  # no control record could be read
-CANCELLED = const(7)
+CANCELLED = const(7)  # by an operator
 NO_SPACE = const(8)
 BAD_BYTES = const(9)  # what arrived, or what was installed, is not what the manifest says
 QUARANTINED = const(10)  # this bundle failed here before: an operator has to release it
@@ -54,6 +54,7 @@ WRONG_CODE = const(25)  # a compiled module for another processor, or another Mi
 OTHER_IMAGE = const(26)  # the bundle that ran was made over another image: the factory application runs
 FLASH_FAILS = const(27)  # verified bundles were found changed MAX_ROTTEN times in a row: quarantined
 CRASH_LOOP = const(28)  # the running bundle, confirmed before, did not last MAX_CRASHES starts in a row
+FILE_FAILED = const(29)  # a file operation failed for another reason than want of room
 REASONS = (
     "none",
     "tries-spent",
@@ -84,6 +85,7 @@ REASONS = (
     "other-image",
     "flash-fails",
     "crash-loop",
+    "file-failed",
 )
 
 

@@ -341,6 +341,44 @@ def test_garbage_for_an_offer_or_a_chunk_is_counted_and_ignored(board: HostBoard
     assert terminal.agent.record.state == states.factory()
 
 
+@pytest.mark.parametrize(("errno", "reason"), [(5, states.FILE_FAILED), (28, states.NO_SPACE)])
+def test_a_file_operation_that_fails_is_not_told_as_an_operators_word(
+    board: HostBoard, good: Bundle, monkeypatch: pytest.MonkeyPatch, errno: int, reason: int
+) -> None:
+    terminal = Terminal(board, good)
+
+    def fail(*_arguments: object) -> None:
+        raise OSError(errno, "flash")
+
+    monkeypatch.setattr(install.Staging, "put_chunk_steps", fail)
+    terminal.runs_until_reason(reason, good.offer)
+    assert terminal.agent.status()["cause"].startswith("OSError")
+    assert terminal.agent.record.state.state == states.CONFIRMED
+    monkeypatch.undo()
+    terminal.agent.on_offer(good.offer)
+    asyncio.run(terminal.until(terminal.rebooted))
+
+
+def test_a_download_cut_before_its_manifest_was_stored_begins_anew_and_blames_nobody(
+    board: HostBoard, good: Bundle
+) -> None:
+    class Watched(Terminal):
+        over = asyncio.Event()
+
+        def report(self, event: dict[str, Any]) -> None:
+            super().report(event)
+            if event["state"] == "confirmed":
+                self.over.set()
+
+    terminal = Watched(board, good)
+    begun = states.staging(terminal.agent.record.state, good.digest, 0x200, 0x200)
+    terminal.agent.record.store(begun)
+    asyncio.run(terminal.until(terminal.over))
+    assert {told[4] for told in terminal.told} == {states.NONE}
+    terminal.agent.on_offer(good.offer)
+    asyncio.run(terminal.until(terminal.rebooted))
+
+
 def test_changed_missing_and_extra_files_make_a_slot_unbootable(board: HostBoard, good: Bundle) -> None:
     Terminal(board, good).update()
     base = Path(board.root) / "slot" / "a" / "app"
