@@ -17,7 +17,7 @@ from bench.terminal import COMMITTED, Reply
 
 LINK, KILL = "link", "kill"
 # A cut between question and answer leaves an offer without proof of its freshness: refused, and made again.
-_GOOD_REASONS = {"none", "cancelled", "stale-offer"}
+_GOOD_REASONS = {"none", "stale-offer"}
 _HARD_RESET = 2
 _LINE = re.compile(r"wire (link|kill)=(\d+)(:after)?")
 
