@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from bench import images
 from bench.boards.flashmap import FLASH_BYTES
-from bench.campaign import lines, plan, run, world
+from bench.campaign import lines, plan, run, updates, world
 from bench.campaign.lines import Fault, Line
 from bench.campaign.machine import RESET, Life, Machine
-from bench.campaign.player import Player
+from bench.campaign.player import Outcome, Player
 from bench.campaign.run import Tally
 from bench.campaign.trace import FlashState, Step, Tear, Trace, torn
 from bench.campaign.world import World
@@ -178,6 +180,48 @@ def test_a_sample_of_every_kind_of_fault_is_survived(place: World, tasks: list[p
         assert result[name] > 0, name
 
 
+def test_every_update_ends_as_it_has_to(place: World) -> None:
+    tasks = [plan.Task(Line(name, (Fault(lines.CUT, 0),)), 0) for name in place.goldens]
+    assert len(tasks) >= 8
+    assert tally(place, tasks, 2).failed == []
+
+
+def test_an_update_that_is_not_cut_everywhere_is_sampled_early(place: World, tasks: list[plan.Task]) -> None:
+    sampled = Counter(task.line.golden for task in tasks[:500])
+    for name in place.goldens.keys() - set(updates.WHOLE):
+        assert sampled[name] > 10, name
+
+
+def test_a_long_download_has_a_second_run_of_hashes_and_goes_on_where_it_was_cut(
+    place: World, player: Player
+) -> None:
+    release, golden = place.releases["long"], place.goldens["long"]
+    assert release.chunks > 32
+    whole = player.play(lines.parse("long cut=0"))
+    cut = player.play(lines.parse(f"long cut={len(golden.trace.steps) // 2}"))
+    assert [outcome.failures for outcome in (whole, cut)] == [(), ()]
+    assert asked(whole) == release.chunks
+    assert 0 < asked(cut) < release.chunks * 3 // 4
+
+
+def asked(outcome: Outcome) -> int:
+    return sum(event["count"] for _, event in outcome.told if "chunk" in event)
+
+
+def test_rot_in_a_release_ends_in_what_ran_before_and_then_in_the_new_one(place: World) -> None:
+    rotten = list(plan.rotten_slots(place, Random(1)))
+    assert len(rotten) > 30
+    assert tally(place, [plan.Task(line, 0) for line in rotten], 2).failed == []
+
+
+def test_a_release_made_over_another_image_never_runs(place: World) -> None:
+    for name in ("flashed", "flashed-alike"):
+        golden = place.goldens[name]
+        ran = [life.first("started") for life in golden.lives]
+        before = place.releases["five"].version
+        assert [one["started"] for one in ran if one] == [before, place.releases["new"].version]
+
+
 def test_every_offer_that_must_be_refused_is(place: World) -> None:
     tasks = [plan.Task(Line("new", (Fault(lines.CONTENT, name=name),)), 0) for name in sorted(place.hostile)]
     assert len(tasks) >= 7
@@ -222,8 +266,12 @@ def test_every_planted_bug_changes_code_that_is_there() -> None:
         compile(mutant.source(), mutant.file, "exec")
 
 
-def test_a_planted_bug_is_caught(place: World) -> None:
-    bug = next(mutant for mutant in ota.MUTANTS if mutant.name == "hardware and site not checked")
+@pytest.mark.parametrize(
+    "name",
+    ["hardware and site not checked", "resume begins anew", "older quarantines forgotten", "a fourth try"],
+)
+def test_a_planted_bug_is_caught(place: World, name: str) -> None:
+    bug = next(mutant for mutant in ota.MUTANTS if mutant.name == name)
     assert ota.find(bug, place, ota.image(), 1, time.monotonic() + 60)["caught"]
 
 
