@@ -87,22 +87,28 @@ def crew(
     return Crew([ImagePlayer(releases, firmware, updates) for _ in range(workers)])
 
 
+def blank_tally(crew: Crew, seed: int) -> Tally:
+    """What a campaign begins to count with. Raises: BenchError(CHIP_GONE)."""
+    return Tally(seed, BOARD, {name: len(steps) for name, steps in crew.goldens().items()})
+
+
 def campaign(
     crew: Crew,
-    seed: int,
+    tally: Tally,
     tasks: Sequence[Task],
     budget_s: float | None = None,
     progress: Callable[[Tally], None] | None = None,
     stop_at: int | None = None,
 ) -> Tally:
-    """Play tasks in order until they or the budget end, `stop_at` lines failed, or Ctrl-C; the sum of it.
+    """Play tasks in order until they or the budget end, or `stop_at` lines failed. The sum is in `tally`,
+    also that of what was played before a Ctrl-C.
 
     Raises: BenchError(CHIP_GONE).
     """
-    tally = Tally(seed, BOARD, {name: len(steps) for name, steps in crew.goldens().items()})
     start, before_s = time.monotonic(), _children_s()
+    deadline = None if budget_s is None else start + budget_s
     try:
-        for batch in _in_order(crew, seed, tasks, None if budget_s is None else start + budget_s):
+        for batch in _in_order(crew, tally.seed, tasks, deadline):
             for played in batch.lines:
                 tally.add(played)
             tally.seconds = time.monotonic() - start
@@ -111,11 +117,10 @@ def campaign(
                 progress(tally)
             if stop_at is not None and len(tally.failed) >= stop_at:
                 break
-    except KeyboardInterrupt:
-        tally.counts["interrupted"] = 1
-    crew.__exit__()
-    tally.cpu_s = _children_s() - before_s
-    tally.is_complete = tally.counts["tasks"] == len(tasks)
+    finally:
+        crew.__exit__()
+        tally.cpu_s = _children_s() - before_s
+        tally.is_complete = tally.counts["tasks"] == len(tasks)
     return tally
 
 

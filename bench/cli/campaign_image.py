@@ -76,15 +76,22 @@ def _play(arguments: argparse.Namespace, releases: Releases, seed: int, say: Say
     with images.crew(releases, arguments.workers) as crew:
         goldens = crew.goldens()
         tasks = image_plan.tasks(goldens, seed, arguments.second)
-        say(f"seed {seed}; one update is {len(goldens['new'])} flash steps; {len(tasks)} first states")
-        progress = _progress(arguments.micropython, say)
-        tally = images.campaign(crew, seed, tasks, arguments.budget, progress)
+        tally, progress = images.blank_tally(crew, seed), _progress(arguments.micropython, say)
+        is_interrupted = False
+        try:
+            say(f"seed {seed}; one update is {len(goldens['new'])} flash steps; {len(tasks)} first states")
+            images.campaign(crew, tally, tasks, arguments.budget, progress)
+        except KeyboardInterrupt:
+            is_interrupted = True
     must_have_played(tally)
+    if is_interrupted and not tally.counts["states"]:
+        say("interrupted before the first state; everything it started is stopped")
+        return EXIT_INTERRUPTED
     for text in summary(tally):
         say(text)
     write_json(arguments.json, tally.to_json())
     write_json(arguments.details, tally.details())
-    if tally.counts["interrupted"]:
+    if is_interrupted:
         say("interrupted; everything it started is stopped, the figures are of what was played until then")
         return EXIT_INTERRUPTED
     return 1 if tally.failures else 0
@@ -107,7 +114,7 @@ def summary(tally: Tally) -> list[str]:
 
 
 def _progress(micropython: Path | None, say: Say) -> Callable[[Tally], None]:
-    shown = [0.0, 0]
+    shown = [-_SAY_EVERY_S, 0]
     image = "" if micropython is None else f" --micropython {shlex.quote(str(micropython))}"
 
     def progress(tally: Tally) -> None:

@@ -139,7 +139,7 @@ def _failure(releases: Releases, firmware: Path, seed: int, workers: int) -> str
     try:
         with images.crew(releases, workers, firmware) as crew:
             tasks = image_plan.near(crew.goldens(), seed, _SECOND_CUTS)
-            tally = images.campaign(crew, seed, tasks, _LONGEST_S, stop_at=1)
+            tally = images.campaign(crew, images.blank_tally(crew, seed), tasks, _LONGEST_S, stop_at=1)
     except BenchError as error:
         return f"not even the undisturbed update works: {error.text}"
     if not tally.failed:

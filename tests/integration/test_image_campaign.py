@@ -41,7 +41,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Releases:
 
 def played(releases: Releases, tasks: list[Task], workers: int, firmware: Path = FIRMWARE) -> Tally:
     with images.crew(releases, workers, firmware) as crew:
-        return images.campaign(crew, 1, tasks)
+        return images.campaign(crew, images.blank_tally(crew, 1), tasks)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_the_line_of_a_failure_replays_to_the_same_failure(real: Releases, tasks
     with mutants.planted(bug_named("reports the release it should run")) as firmware:
         with images.crew(real, 2, firmware) as crew:
             order = image_plan.near(crew.goldens(), 1, 0)
-            tally = images.campaign(crew, 1, order, stop_at=1)
+            tally = images.campaign(crew, images.blank_tally(crew, 1), order, stop_at=1)
         failed = tally.failed[0]
         with ImagePlayer(real, firmware) as player:
             again = player.play(lines.parse(str(failed.line)))
@@ -207,6 +207,7 @@ def test_an_interrupted_campaign_writes_what_it_has(tmp_path: Path) -> None:
     with subprocess.Popen([*command, str(file)], stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         assert "first states" in running.stdout.readline()
+        assert "0 failures" in running.stdout.readline(), "one state was played"
         running.send_signal(signal.SIGINT)
         said = running.stdout.read()
     assert running.returncode == 130
