@@ -11,6 +11,8 @@ A line is the golden update's name and one or more faults:
     new cancel=9, cancel=0            an operator cancels it at the 9th message, or as soon as it is on trial
     new content=random                the server's bytes are wrong (firmware/boards/common/campaign.py)
     new unplug=4, hang=1, brownout=12 starts on trial that end by the plug, in a hang, or without end
+    new alone=12, unfit=1             starts on trial without any network that last; its self-test fails
+    new crash=1, restart=12           confirmed, it dies at every start; or is restarted after every session
     bad late=5                        at every start the link comes up only after five seconds
 """
 
@@ -24,8 +26,9 @@ from bench.errors import BenchError
 CUT, LOSE, ROT, LINK, TWICE = "cut", "lose", "rot", "link", "twice"
 CONTENT, UNPLUG, HANG, BROWNOUT, LATE = "content", "unplug", "hang", "brownout", "late"
 CANCEL = "cancel"
+ALONE, UNFIT, CRASH, RESTART = "alone", "unfit", "crash", "restart"
 CHIP = "chip"  # firmware images only (image_plan.py)
-_NUMBERED = (CUT, LOSE, ROT, LINK, TWICE, UNPLUG, HANG, BROWNOUT, LATE, CANCEL)
+_NUMBERED = (CUT, LOSE, ROT, LINK, TWICE, UNPLUG, HANG, BROWNOUT, LATE, CANCEL, ALONE, UNFIT, CRASH, RESTART)
 FLASH_FAULTS = (CUT, LOSE, ROT)
 WHOLE = -1
 

@@ -27,6 +27,7 @@ MAX_PROGRAM_BYTES = 120_000
 MAX_MESSAGES = 1200
 _GOOD_REASONS = {0}
 CANCELLED = 7  # the reason
+CRASH_LOOP = 28
 IDENTITY_DAMAGED = "IDENTITY_DAMAGED"
 FACTORY = "factory"
 NO_DIGEST = bytes(32)
@@ -101,8 +102,9 @@ class Case:
     numbers may repeat); `nameless`: both copies of the identity rotted: the terminal has to say so, do
     nothing else, and go on as if nothing had happened once it was provisioned again;
     `first`: the release that has to run first, where the flash says so; `reasons`: why it may be rolled back;
-    `tries`, `starts`: failed and all starts on trial where they are known, else 0; `most_chunks`: asked for,
-    with those before the fault; `spoilt_from`: the first chunk the server sends wrong bytes for;
+    `crashes`: what was confirmed does not last; `tries`, `starts`: failed and all starts on trial where they
+    are known, else 0; `most_chunks`: asked for, with those before the fault; `spoilt_from`: the first chunk
+    the server sends wrong bytes for;
     `offered`: the release the server has; `known`: every order a guest may have placed, but for those of a
     life that was killed before it could tell of them (`unseen`).
     """
@@ -123,6 +125,7 @@ class Case:
     starts: int = 0
     most_chunks: int | None = None
     spoilt_from: int | None = None
+    crashes: bool = False
 
 
 class Judge:
@@ -195,7 +198,7 @@ class Judge:
             self._fail("G2", f"slot {slot} changed while it ran")
         if ended is not None and ended["violations"]:
             self._fail("G9", f"{ended['violations']} programs tried to set a bit that was cleared")
-        if self._case.rotten or self._case.nameless:
+        if self._case.rotten or self._case.nameless or self._case.crashes:
             return
         if version not in (self._old.version, self._offered.says):
             self._fail("G3", f"{version:#x} runs; neither the old nor the offered release")
@@ -334,7 +337,7 @@ class Judge:
 
     def _trials(self, lives: Sequence[Life]) -> None:
         failed, starts = bounds.failed_trials(lives), bounds.trials(lives)
-        if failed > bounds.MAX_TRIES or starts > bounds.MAX_STARTS:
+        if failed > bounds.MAX_TRIES or starts > max(bounds.MAX_STARTS, self._case.starts):
             self._fail("G5", f"{failed} failed starts on trial, {starts} that told of it")
         if self._case.tries and failed != self._case.tries:
             self._fail("G5", f"{failed} failed starts on trial, not {self._case.tries}")
@@ -374,7 +377,7 @@ class Judge:
         if (
             was_rolled_back
             and now.state == record.CONFIRMED
-            and not (self._facts.told_rollback or self._case.rotten)
+            and not (self._facts.told_rollback or self._case.rotten or self._case.crashes)
         ):
             self._fail("G10", "the rollback counts as reported, and the server was never told")
         if not now.is_quarantined(new.digest):

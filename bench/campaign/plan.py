@@ -29,6 +29,8 @@ _ROTS_OF_A_COPY = 24  # of the identity
 _ROTS_OF_BOTH = 16
 _SECONDS_OF_BAD = 1
 _UNPLUGS = 8  # below the bound of ten starts
+_ALONE = 12  # above it
+_RESTARTS = 12  # above the bound of five starts after a crash
 _EXHAUSTIVE = 8  # states whose recovery is cut at every step
 _CUTS_OF_A_SAMPLE = 20  # of an update that is not cut everywhere
 _LINK_CUTS_OF_A_SAMPLE = 4
@@ -231,6 +233,11 @@ def without_flash(world: World) -> Iterator[Line]:
     yield from (Line(name, (Fault(LATE, _LATE_S),)) for name in world.goldens)
     yield Line("new", (Fault(lines.HANG, 1),))
     yield Line("new", (Fault(lines.BROWNOUT, 12),))
+    yield Line("new", (Fault(lines.ALONE, _ALONE),))
+    yield Line("new", (Fault(lines.UNFIT, 1),))
+    yield Line("new", (Fault(lines.UNFIT, 1), Fault(lines.ALONE, 1)))
+    yield Line("new", (Fault(lines.CRASH, 1),))
+    yield Line("new", (Fault(lines.RESTART, _RESTARTS),))
 
 
 def second_cuts(outcome: Outcome, seed: int, wanted: int) -> list[Line]:

@@ -46,6 +46,8 @@ _SPOILT_FROM = {
     "oversized": 0,
     "swapped": 0.5,
 }
+_MANY_STARTS = {UNPLUG, lines.ALONE, lines.RESTART}
+_PLUGS = (UNPLUG, lines.BROWNOUT, lines.ALONE)
 _HANG_WATCHDOG_MS = 300
 _RECOVERY_ORDERS = [3]
 _SEED_OF_LIVES = 70  # not the golden lives': an op id repeats if boot number and random numbers do
@@ -225,7 +227,16 @@ class Player:
             tries, starts = (bounds.MAX_TRIES, 0) if lines.HANG in kinds else (0, bounds.MAX_STARTS)
             most = _MAX_UNPLUGGED_LIVES
             return replace(case, outcome=ROLLED_BACK, max_lives=most, tries=tries, starts=starts)
-        return replace(case, max_lives=_MAX_UNPLUGGED_LIVES) if UNPLUG in kinds else case
+        if lines.UNFIT in kinds:
+            tried = bounds.MAX_TRIES
+            most = _MAX_UNPLUGGED_LIVES
+            return replace(case, outcome=ROLLED_BACK, max_lives=most, tries=tried, starts=tried)
+        if lines.CRASH in kinds:
+            most, why = _MAX_UNPLUGGED_LIVES, frozenset({oracles.CRASH_LOOP})
+            return replace(case, outcome=ROLLED_BACK, max_lives=most, reasons=why, crashes=True)
+        if line.faults[-1].kind == lines.ALONE:
+            case = replace(case, starts=line.faults[-1].number + 1)
+        return replace(case, max_lives=_MAX_UNPLUGGED_LIVES) if kinds & _MANY_STARTS else case
 
     def _has_lost_identity(self, line: Line) -> bool:
         """Whether a bit of either copy of the identity rots."""
@@ -241,13 +252,14 @@ class Player:
         """Start until the terminal is content, or the bound is passed by one."""
         faults = [fault for fault in line.faults if fault.kind not in FLASH_FAULTS]
         lives: list[Life] = []
-        unplugs = sum(fault.number for fault in faults if fault.kind in (UNPLUG, lines.BROWNOUT))
+        unplugs = sum(fault.number for fault in faults if fault.kind in _PLUGS)
+        how = "alone" if any(fault.kind == lines.ALONE for fault in faults) else "unplug"
         while len(lives) <= case.max_lives:
             script = self._script(case, faults, len(lives))
             options = {"watchdog_ms": _HANG_WATCHDOG_MS} if script.get("hang") else None
             trial = bool(lives) and lives[-1].exit_code in RESETS
             if unplugs and trial and not script.get("hang"):
-                script["unplug"] = True
+                script[how] = True
             life = self._machine.live(script, options)
             lives.append(life)
             if life.exit_code in RESETS:
@@ -256,7 +268,7 @@ class Player:
             if case.nameless and life.first("refused") is not None:
                 self._machine.write(REGIONS["identity"].start, self._world.identity)
                 continue
-            if script.get("unplug"):
+            if script.get(how):
                 unplugs -= 1
                 while unplugs and len(lives) <= case.max_lives:
                     lives.append(self._machine.live(script))
@@ -308,6 +320,12 @@ class Player:
                 script["cancel"] = fault.number
             elif fault.kind == lines.HANG:
                 script["hang"] = True
+            elif fault.kind == lines.UNFIT:
+                script["unfit"] = True
+            elif fault.kind == lines.CRASH:
+                script["crash"] = self._world.releases[case.offered].version
+            elif fault.kind == lines.RESTART:
+                script["restart"] = number < fault.number
             elif fault.kind == lines.LATE:
                 script["late"] = fault.number
         return script

@@ -150,6 +150,10 @@ _COUNTED = {
     lines.UNPLUG: "plug_pulls",
     lines.HANG: "plug_pulls",
     lines.BROWNOUT: "plug_pulls",
+    lines.ALONE: "plug_pulls",
+    lines.UNFIT: "plug_pulls",
+    lines.CRASH: "plug_pulls",
+    lines.RESTART: "plug_pulls",
 }
 
 

@@ -39,7 +39,8 @@ EXAMPLES = """examples:
 lines: what is updated, and what happens to it in turn; `tableside bench campaign` prints those that failed.
   application: new (a good release), bad (one that does not start)
                cut=N[:keep=B][:seed=S]  lose=N:seed=S  rot=BIT  link=N[:after]  twice=N  content=NAME
-               unplug=N  hang=1  brownout=N  late=S  cancel=N   or: wire link=N[:after], wire kill=N[:after]
+               unplug=N  hang=1  brownout=N  alone=N  unfit=1  crash=1  restart=N  late=S  cancel=N
+               or: wire link=N[:after], wire kill=N[:after]
   image:       new, bad, first (a chip flashed by cable takes its first image), each also with -norollback
                (a bootloader built without it)
                cut=N[:keep=B][:seed=S]  rot=BIT  chip=deaf-set-boot, deaf-mark-valid, weak-page or sick

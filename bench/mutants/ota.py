@@ -19,6 +19,7 @@ from bench import images
 from bench.campaign import plan, run, world
 from bench.campaign.player import Outcome, Player
 from bench.errors import BenchError
+from bench.mutants.ota_lasting import LASTING
 from bench.mutants.ota_seldom import SELDOM
 from bench.mutants.planted import Mutant, change
 
@@ -273,6 +274,7 @@ MUTANTS = (
         ("            valid = True", "            save()\n            valid = True"),
     ),
     *SELDOM,
+    *LASTING,
 )
 
 

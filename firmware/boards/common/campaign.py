@@ -25,6 +25,7 @@ from terminal.wire.rsa import PublicKey
 _ERASE_STEPS = 16
 _QUIET_S = 60  # virtual; longer than the agent waits for a download that stalls
 _LINK_DOWN_S = 5
+_ALONE_S = 300  # longer than a start has to last
 _ENDLESS = 300
 _ENDLESS_EVERY_MS = 50
 _RSA_BYTES = 256
@@ -189,6 +190,8 @@ class Peer:
     #   guests: orders that wait when the link comes; unanswered: they go on waiting
     #   late: seconds until the link comes
     #   unplug: the power goes before there is a session; hang: the application stops there
+    #   alone: on trial the power goes after minutes without one; unfit: the self-test fails
+    #   crash: a version that dies at every start once it is confirmed; restart: it restarts when all is done
 
     def __init__(self, app, script):
         self.online = True
@@ -218,6 +221,12 @@ class Peer:
     # -- the link
 
     async def run(self):
+        if self._script.get("unfit"):
+            self.app.updates.is_sound = self._fails
+        if self._script.get("alone") and self.app.board.on_trial:
+            self.online = False
+            await asyncio.sleep(_ALONE_S)
+            _board.poweroff(0)
         if "late" in self._script:
             self.online = False
             await asyncio.sleep(self._script["late"])
@@ -237,6 +246,11 @@ class Peer:
                 kind, payload = self._queue.pop(0)
                 await self._carry(kind, payload)
                 await asyncio.sleep_ms(0)
+
+    def _fails(self):
+        # What an application does whose self-test has failed.
+        self.app.board.reset()
+        return False
 
     def _cancel(self):
         self.app.updates.load().cancel()
@@ -482,6 +496,8 @@ async def run(app, error):
         _board.poweroff(0)
     while script.get("hang") and app.board.on_trial:
         pass
+    if script.get("crash") == VERSION and not app.board.on_trial:
+        app.board.reset()
     _start_clock()
     if "powers" in script:
         _know_powers(*script["powers"])
@@ -512,4 +528,6 @@ async def run(app, error):
         pending=len(app.outbox),
         violations=_board.flash_stats()[3],
     )
+    if script.get("restart"):
+        app.board.reset()
     _board.poweroff(0)
