@@ -171,16 +171,19 @@ def _cuts(world: World, golden: Golden, name: str, random: Random) -> Iterator[t
 
 
 def near(world: World, seed: int, where: str, seconds: int) -> Iterator[Task]:
-    """The lines that touch one thing, single faults first: a region of the flash, an update, a kind of fault,
-    one fault in full (`content=random`), or releases in their slots."""
+    """The lines that touch one thing, single faults first, and every update undisturbed: a region of the
+    flash, an update, a kind of fault, one fault in full (`content=random`), or releases in their slots."""
     random = Random(seed)
     if where == SLOTS:
         yield from (Task(line, 0) for line in rotten_slots(world, random))
     for line in [*_few(world, random), *(_rots(world, random) if where == ROT else ())]:
         if where in (line.golden, line.faults[-1].kind, str(line.faults[-1])) and where not in WHOLE:
             yield Task(line, 0)
+    yield from (Task(Line(name, (Fault(CUT, 0),)), 0) for name in world.goldens)
     cuts = []
     for name, golden in world.goldens.items():
+        if name not in (*WHOLE, where):
+            continue
         regions = [where] if where in REGIONS else [*REGIONS] if where == name else []
         for number, step in enumerate(golden.trace.steps):
             if any(step.lies_in(REGIONS[region]) for region in regions):

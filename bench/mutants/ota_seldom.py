@@ -90,12 +90,6 @@ SELDOM = (
         ),
     ),
     change(
-        "rot in a slot quarantines its bundle",
-        "ota/states.py",
-        "slots",
-        ("    if count >= MAX_ROTTEN:", "    if count:"),
-    ),
-    change(
         "running bundle installed again",
         "ota/states.py",
         "content=already-there",
