@@ -237,6 +237,31 @@ def test_pulling_the_plug_during_the_trial_does_not_condemn_the_image(
     assert Session(chip, release).agent.confirm()
 
 
+@pytest.mark.parametrize("cause", [POWER_ON, RESET])
+def test_an_image_on_trial_waits_for_a_network_as_long_as_it_takes(
+    chip: Chip, app: appimage.AppImage, cause: int
+) -> None:
+    release = Release(small(app))
+    Session(chip, release).run()
+    assert chip.start() == 1
+    for _ in range(2 * states.MAX_STARTS):
+        Session(chip, release).agent.lasted()
+        assert chip.start(cause) == 1
+    assert Session(chip, release).agent.confirm()
+
+
+def test_an_image_that_rotted_before_its_trial_is_fetched_again(chip: Chip, app: appimage.AppImage) -> None:
+    release = Release(small(app))
+    Session(chip, release).run()
+    chip.flash.data[chip.machine.apps[1][1] + 5000] ^= 4
+    assert chip.start() == 0
+    session = Session(chip, release)
+    session.run()
+    assert session.told[0] == [0, 3, states.ROLLED_BACK, 0, states.SLOT_BAD, release.digest[:8]]
+    assert chip.start() == 1
+    assert Session(chip, release).agent.confirm()
+
+
 def test_a_brown_out_loop_ends(chip: Chip, app: appimage.AppImage) -> None:
     Session(chip, Release(small(app))).run()
     chip.start()
