@@ -37,7 +37,9 @@ EXAMPLES = """examples:
   tableside bench campaign --layer image --mutants   bugs in the update of images, see each one caught
   tableside bench campaign --wear                    what one update costs in flash and on the wire
 lines: what is updated, and what happens to it in turn; `tableside bench campaign` prints those that failed.
-  application: new (a good release), bad (one that does not start)
+  application: new (a good release), bad (one that does not start); long (many small chunks), lower-floor,
+               liar (its code gives another version), worse (a second bad one, after bad), flashed and
+               flashed-alike (what runs was made over another image)
                cut=N[:keep=B][:seed=S]  lose=N:seed=S  rot=BIT  link=N[:after]  twice=N  content=NAME
                unplug=N  hang=1  brownout=N  alone=N  unfit=1  crash=1  restart=N  late=S  cancel=N
                or: wire link=N[:after], wire kill=N[:after]
