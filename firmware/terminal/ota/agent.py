@@ -10,7 +10,7 @@ import gc
 import hashlib
 from binascii import hexlify
 
-from ..compat import const, sleep_ms, ticks_diff, ticks_ms
+from ..compat import const, ticks_diff, ticks_ms
 from ..regions import CONTROL
 from ..wire.cose import aad, sign1_parse, sign1_verify_steps
 from ..wire.errors import WireError
@@ -24,27 +24,15 @@ from ..wire.frames import (
 from ..wire.keys import RELEASE, certificate_steps
 from ..wire.rsa import run as run_steps
 from . import install, states
+from .pace import WINDOW_BYTES, Pace
 from .record import ControlRecord
 from .states import NAMES, NO_HASH, SLOT_NAMES, OtaError, in_words
 
-_WINDOW = const(4)  # chunks asked for at once, at most,
-_WINDOW_BYTES = const(4096)  # and how much that is together: one chunk is never more
-_BURST_MS = const(50)  # what is asked for at once shall not keep the link busy for longer
-_PAUSE_MS = const(1000)  # how long a request waits for orders, at most
-_QUIET_MS = const(100)  # how long ago the last order was, by then
-_LOOK_MS = const(20)
 _ROTATIONS = const(2)  # kept at once; the server sends the others when it is asked again
 _STALL_S = const(4)
 _MAX_STALLS = const(8)  # without any progress; then the download waits for the next link or offer
 _MAX_BAD = const(16)  # wrong chunks in one download; then it is given up
 _REF_BYTES = const(8)
-
-
-_SILENCE = (0, 0)
-
-
-def _silence():
-    return _SILENCE
 
 
 class OtaAgent:
@@ -59,13 +47,10 @@ class OtaAgent:
         self.record = ControlRecord(board.region(CONTROL))
         self.bad = 0  # frames that were refused
         # Set by whoever made this agent. authority: authority.Authority, None where there is no session to
-        # ask in, so that every signed offer counts as fresh. questions(): what to ask it. traffic(): orders
-        # without an answer, and how many were answered.
+        # ask in, so that every signed offer counts as fresh. questions(): what to ask it. pace.traffic.
         self.authority = None
         self.questions = None
-        self.traffic = _silence
-        self._seen_traffic = _SILENCE
-        self._window = 1
+        self.pace = Pace()
         self._rotations = []
         self._epoch = 0  # of the release key of the offer that is being judged
         self._board = board
@@ -79,7 +64,7 @@ class OtaAgent:
         self._offer = None
         self._staging = None
         self._arrived = []  # (ota-chunk's what, view): what was asked for and is not yet stored, in order,
-        self._room = None  # and its bytes while there is a download: a memoryview of _WINDOW_BYTES
+        self._room = None  # and its bytes while there is a download: a memoryview of WINDOW_BYTES
         self._cause = ""
         self._left = NO_HASH  # the bundle that the reason on record is about, once it is no longer under way
         self._wake = asyncio.Event()
@@ -111,7 +96,7 @@ class OtaAgent:
         if self._room is None or not staging.is_next(chunk.what, chunk.index - len(arrived)):
             return
         place_bytes = staging.place_bytes(chunk.what)
-        places = _WINDOW_BYTES // place_bytes
+        places = WINDOW_BYTES // place_bytes
         size = len(chunk.data)
         if len(arrived) < places and size <= place_bytes:
             place = chunk.index % places * place_bytes
@@ -326,7 +311,7 @@ class OtaAgent:
         state = states.staging(self.record.state, digest, manifest.version, manifest.floor)
         self._store(state)
         staging = self._new_staging(state.target(), manifest)
-        await self._between_orders(staging.begin_steps(frame))
+        await self.pace.between_orders(staging.begin_steps(frame))
         if self.record.state.state == states.STAGING:  # not cancelled meanwhile
             self._staging = staging
 
@@ -352,16 +337,16 @@ class OtaAgent:
             self._staging = await self._resumed(state)
         staging = self._staging
         self.bad = 0
-        self._window = 1
+        self.pace.window = 1
         self._arrived.clear()
         gc.collect()
-        self._room = memoryview(bytearray(_WINDOW_BYTES))
+        self._room = memoryview(bytearray(WINDOW_BYTES))
         try:
             if not await self._fetch_all(state, staging):
                 return
         finally:
             self._room = None
-        await self._between_orders(staging.finish_steps())
+        await self.pace.between_orders(staging.finish_steps())
         whole = await self._is_whole()
         if self._staging is not staging:
             return  # cancelled meanwhile
@@ -377,10 +362,10 @@ class OtaAgent:
         while not staging.is_complete():
             if self._offer is not None and self._is_other(state):
                 return False
-            await self._orders_first()
+            await self.pace.orders_first()
             if staging.has_hashes():
-                request = encode_ota_get(ref, 1, staging.next_chunk, self._window)
-                goal = min(staging.next_chunk + self._window, staging.chunks)
+                request = encode_ota_get(ref, 1, staging.next_chunk, self.pace.window)
+                goal = min(staging.next_chunk + self.pace.window, staging.chunks)
             else:
                 request = encode_ota_get(ref, 0, staging.next_run, 1)
                 goal = 0
@@ -389,52 +374,13 @@ class OtaAgent:
             bad = self.bad
             asked_ms = ticks_ms()
             moved = await self._wait(staging, goal)
-            self._fit_window(ticks_diff(ticks_ms(), asked_ms), staging.manifest.chunk_size)
+            self.pace.fit_window(ticks_diff(ticks_ms(), asked_ms), staging.manifest.chunk_size)
             stalls = 0 if moved or self.bad > bad else stalls + 1
             if self.bad > _MAX_BAD:
                 raise OtaError(states.BAD_BYTES)
             if stalls == _MAX_STALLS or self._staging is not staging:
                 return False
         return True
-
-    async def _orders_first(self):
-        # Orders and their answers share link and processor with the download: ask for more when none is under
-        # way and the last one is a moment ago. The pause is bounded: orders that nobody answers do not keep a
-        # terminal from its update.
-        seen = self.traffic()
-        if seen[0] or seen != self._seen_traffic:
-            self._window = 1
-            quiet_ms = waited_ms = 0
-            while quiet_ms < _QUIET_MS and waited_ms < _PAUSE_MS:
-                await sleep_ms(_LOOK_MS)
-                waited_ms += _LOOK_MS
-                now = self.traffic()
-                quiet_ms = 0 if now[0] or now != seen else quiet_ms + _LOOK_MS
-                seen = now
-        self._seen_traffic = seen
-
-    async def _between_orders(self, steps):
-        # Drive a generator to its value. Everybody else has a turn after each step, and none is begun while
-        # an order waits for its answer: it may take as long as flash needs to erase a sector. Again bounded.
-        patience_ms = _PAUSE_MS
-        try:
-            while True:
-                while patience_ms > 0 and self.traffic()[0]:
-                    await sleep_ms(_LOOK_MS)
-                    patience_ms -= _LOOK_MS
-                next(steps)
-                await asyncio.sleep(0)
-        except StopIteration as end:
-            return end.value
-        finally:
-            steps.close()
-
-    def _fit_window(self, took_ms, chunk_bytes):
-        # The answer to an order placed now waits behind what was asked for: keep that short on a slow link.
-        if took_ms > _BURST_MS:
-            self._window = 1
-        elif took_ms * 2 <= _BURST_MS:
-            self._window = min(self._window * 2, _WINDOW, max(_WINDOW_BYTES // chunk_bytes, 1))
 
     def _is_other(self, state):
         # Whether the waiting offer is for another bundle than the one being fetched; the same one is dropped.
@@ -470,7 +416,7 @@ class OtaAgent:
             what, data = arrived[0]
             try:
                 put = staging.put_chunk_steps if what else staging.put_hashes_steps
-                await self._between_orders(put(data))
+                await self.pace.between_orders(put(data))
             except OtaError as refusal:
                 if refusal.reason != states.BAD_BYTES:
                     raise
@@ -488,7 +434,7 @@ class OtaAgent:
         if not self._fits(manifest):  # another image may run by now
             raise OtaError(states.WRONG_IMAGE)
         staging = self._new_staging(state.target(), manifest)
-        await self._between_orders(staging.resume_steps())
+        await self.pace.between_orders(staging.resume_steps())
         return staging
 
     def _keep_off(self, state):
@@ -505,7 +451,7 @@ class OtaAgent:
 
     async def _is_whole(self):
         state = self.record.state
-        return await self._between_orders(self._whole_steps(state.target(), state.other_hash))
+        return await self.pace.between_orders(self._whole_steps(state.target(), state.other_hash))
 
     def _given_up(self):
         return states.cancelled(self.record.state, states.BAD_BYTES)

@@ -68,7 +68,7 @@ class Updates:
     def _equipped(self, agent):
         agent.authority = self.authority
         agent.questions = self._questions
-        agent.traffic = self._traffic
+        agent.pace.traffic = self._traffic
         return agent
 
     def _questions(self):

@@ -256,14 +256,14 @@ def test_nothing_is_asked_for_until_orders_are_answered_and_a_moment_ago(
         waits += 1
         await asyncio.sleep(0)
 
-    monkeypatch.setattr("terminal.ota.agent.sleep_ms", sleep_ms)
+    monkeypatch.setattr("terminal.ota.pace.sleep_ms", sleep_ms)
 
     def traffic() -> tuple[int, int]:
         nonlocal looks
         looks += 1
         return (1, 0) if looks < 12 else (0, 1)  # one order, answered at the twelfth look
 
-    terminal.agent.traffic = traffic
+    terminal.agent.pace.traffic = traffic
     real, waits_before_asking = terminal.send, []
 
     def send(kind: str, payload: bytes) -> bool:
@@ -280,8 +280,8 @@ def test_nothing_is_asked_for_until_orders_are_answered_and_a_moment_ago(
 def test_orders_nobody_answers_do_not_keep_a_terminal_from_its_update(
     board: HostBoard, good: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("terminal.ota.agent._PAUSE_MS", 20)
+    monkeypatch.setattr("terminal.ota.pace._PAUSE_MS", 20)
     terminal = Terminal(board, good)
-    terminal.agent.traffic = lambda: (1, 0)
+    terminal.agent.pace.traffic = lambda: (1, 0)
     terminal.update()
     assert all(request[-1] == 1 for request in terminal.requests), "more than one chunk at once"
