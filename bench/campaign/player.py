@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from bench.boards.flashmap import REGIONS, SECTOR_BYTES
-from bench.campaign import bounds, lines, oracles
+from bench.campaign import cases, lines
 from bench.campaign.lines import (
     CONTENT,
     CUT,
@@ -26,7 +26,7 @@ from bench.campaign.lines import (
 )
 from bench.campaign.machine import RESETS, Life
 from bench.campaign.oracles import Case, Facts, Failure, Judge
-from bench.campaign.record import ARMED, CONFIRMED, CONTROL_BYTES, TRIAL, newest
+from bench.campaign.record import CONTROL_BYTES, newest
 from bench.campaign.trace import FlashState, Step, Trace
 from bench.campaign.updates import INSTALLED, ROLLED_BACK
 from bench.campaign.world import World
@@ -36,22 +36,10 @@ CONTENTS = (
     "random", "truncated", "short", "empty", "swapped", "dribble", "slow", "endless", "shifted", "oversized",
     "random-offer", "empty-offer", "cut-offer", "flipped-offer",
 )  # fmt: skip
-# From which share of its chunks on a bundle is wrong; of the others it is the last chunk, or none.
-_SPOILT_FROM = {
-    "random": 0,
-    "empty": 0,
-    "dribble": 0,
-    "endless": 0,
-    "shifted": 0,
-    "oversized": 0,
-    "swapped": 0.5,
-}
-_MANY_STARTS = {UNPLUG, lines.ALONE, lines.RESTART}
 _PLUGS = (UNPLUG, lines.BROWNOUT, lines.ALONE)
 _HANG_WATCHDOG_MS = 300
 _RECOVERY_ORDERS = [3]
 _SEED_OF_LIVES = 70  # not the golden lives': an op id repeats if boot number and random numbers do
-_MAX_UNPLUGGED_LIVES = 20
 
 Told = list[tuple[int, Mapping[str, Any]]]
 
@@ -108,7 +96,8 @@ class Player:
     def _play(self, line: Line, state: FlashState, facts: Facts, known: dict[str, int]) -> Outcome:
         self._know_record(line, state, facts)
         self._machine.load_state(state)
-        case = replace(self._case(line, known), first=self._first(line, state, facts))
+        first = cases.first(self._world, line, newest(state.read(0, CONTROL_BYTES)), facts)
+        case = replace(cases.expected(self._world, line, known), first=first)
         lives = self._recover(line, case)
         told = _in_a_row(lives)
         failures = Judge(self._world, case, facts).judge(lives)
@@ -136,7 +125,7 @@ class Player:
                 if cuts:
                     before = Line(line.golden, line.faults[:number])
                     self._machine.load_state(state)
-                    lives = self._recover(before, self._case(before, known))
+                    lives = self._recover(before, cases.expected(self._world, before, known))
                     trace, told = _joined(lives), _in_a_row(lives)
                 self._then(state, facts, known, trace, told, fault)
                 cuts += 1
@@ -161,21 +150,6 @@ class Player:
         content = state.read(start, SECTOR_BYTES)
         return {name for name, release in self._world.releases.items() if release.sector == content}
 
-    def _first(self, line: Line, state: FlashState, facts: Facts) -> str:
-        """The release that has to run first where the one in use rotted; empty if that is not known."""
-        control = newest(state.read(0, CONTROL_BYTES))
-        active = next(
-            (r.name for r in self._world.releases.values() if control and r.digest == control.hash), ""
-        )
-        if control is None or active not in facts.spoilt or [f.kind for f in line.faults].count(CUT) != 1:
-            return ""
-        if control.state in (ARMED, TRIAL):
-            return ""  # the one on trial comes first
-        offered = self._world.goldens[line.golden].update.offer
-        before = "old" if active == offered else "five"
-        is_kept = control.state == CONFIRMED and not control.quarantined and before not in facts.spoilt
-        return before if is_kept else oracles.FACTORY
-
     def _then(
         self, state: FlashState, facts: Facts, known: dict[str, int], trace: Trace, told: Told, fault: Fault
     ) -> None:
@@ -188,63 +162,6 @@ class Player:
             elif at == done + 1 and "settled" in event:
                 facts.answered.add(event["settled"])  # the torn step may have lost nothing but padding
         known.update({event["queued"]: event["crc"] for _, event in told if "queued" in event})
-
-    def _case(self, line: Line, known: dict[str, int]) -> Case:
-        update = self._world.goldens[line.golden].update
-        offered = self._world.releases[update.offer]
-        kinds = {fault.kind for fault in line.faults}
-        names = {fault.name for fault in line.faults}
-        where = {_region(fault.number) for fault in line.faults if fault.kind == ROT}
-        case = Case(
-            update.offer,
-            update.outcome,
-            # the control record is written twice: rot in one copy must not show
-            rotten="vfs" in where or bool(update.flashed),
-            lossy=next((name for name in ("journal", "counters") if name in where), ""),
-            max_lives=oracles.MAX_LIVES if update.outcome == INSTALLED else oracles.MAX_LIVES_OF_BAD,
-            known=known,
-            reasons=update.reasons,
-        )
-        if kinds <= {CUT, LOSE, LINK, lines.LATE}:
-            most = offered.chunks + bounds.CHUNKS_PER_FAULT * len(line.faults)
-            case = replace(case, most_chunks=most)
-        if not offered.starts and line.faults in (
-            (Fault(CUT, 0),),
-            (Fault(lines.LATE, line.faults[0].number),),
-        ):
-            case = replace(case, tries=bounds.MAX_TRIES)
-        if self._has_lost_identity(line):
-            return replace(case, outcome=INSTALLED, nameless=True, max_lives=oracles.MAX_LIVES_OF_BAD)
-        if CONTENT in kinds and not names & self._world.rotations.keys():
-            share = next((_SPOILT_FROM[name] for name in names if name in _SPOILT_FROM), None)
-            spoilt_from = None if share is None else int(offered.chunks * share)
-            hostile = bool(names & self._world.hostile)
-            return replace(case, refused=True, hostile=hostile, spoilt_from=spoilt_from)
-        if lines.CANCEL in kinds:
-            most, why = oracles.MAX_LIVES, frozenset({oracles.CANCELLED})
-            return replace(case, outcome=ROLLED_BACK, max_lives=most, reasons=why)
-        if kinds & {lines.HANG, lines.BROWNOUT}:
-            tries, starts = (bounds.MAX_TRIES, 0) if lines.HANG in kinds else (0, bounds.MAX_STARTS)
-            most = _MAX_UNPLUGGED_LIVES
-            return replace(case, outcome=ROLLED_BACK, max_lives=most, tries=tries, starts=starts)
-        if lines.UNFIT in kinds:
-            tried = bounds.MAX_TRIES
-            most = _MAX_UNPLUGGED_LIVES
-            return replace(case, outcome=ROLLED_BACK, max_lives=most, tries=tried, starts=tried)
-        if lines.CRASH in kinds:
-            most, why = _MAX_UNPLUGGED_LIVES, frozenset({oracles.CRASH_LOOP})
-            return replace(case, outcome=ROLLED_BACK, max_lives=most, reasons=why, crashes=True)
-        if line.faults[-1].kind == lines.ALONE:
-            case = replace(case, starts=line.faults[-1].number + 1)
-        return replace(case, max_lives=_MAX_UNPLUGGED_LIVES) if kinds & _MANY_STARTS else case
-
-    def _has_lost_identity(self, line: Line) -> bool:
-        """Whether a bit of either copy of the identity rots."""
-        start = REGIONS["identity"].start
-        size = len(self._world.identity) - SECTOR_BYTES  # of one copy; the second begins a sector behind
-        places = [fault.number // 8 - start for fault in line.faults if fault.kind == ROT]
-        spoilt = {at // SECTOR_BYTES for at in places if 0 <= at % SECTOR_BYTES < size}
-        return spoilt >= {0, 1}
 
     # -- following the terminal
 
@@ -329,10 +246,6 @@ class Player:
             elif fault.kind == lines.LATE:
                 script["late"] = fault.number
         return script
-
-
-def _region(bit: int) -> str:
-    return next(name for name, region in REGIONS.items() if 0 <= bit // 8 - region.start < region.size)
 
 
 def apply(state: FlashState, trace: Trace, fault: Fault) -> None:
