@@ -68,14 +68,16 @@ class Crew:
         player = self._free.get()
         try:
             first = player.play(task.line, sizes=task.seconds > 0)
-            found = [_played(first, False)]
+            found, boots = [_played(first, False)], first.starts
             if first.failures:
-                return Batch(found, 0.0, whole=True)
+                return Batch(found, 0.0, boots, whole=True)
             for line in image_plan.second_cuts(first, seed, task.seconds):
                 if self.stopping.is_set() or (deadline is not None and time.monotonic() >= deadline):
-                    return Batch(found, 0.0, whole=False)
-                found.append(_played(player.play(line), True))
-            return Batch(found, 0.0, whole=True)
+                    return Batch(found, 0.0, boots, whole=False)
+                second = player.play(line)
+                boots += second.starts
+                found.append(_played(second, True))
+            return Batch(found, 0.0, boots, whole=True)
         finally:
             self._free.put(player)
 
@@ -146,7 +148,7 @@ def _in_order(crew: Crew, seed: int, tasks: Sequence[Task], deadline: float | No
 def _played(verdict: Verdict, is_second: bool) -> Played:
     """The same flash under another bootloader, or with another release on offer, is another state."""
     named = sha256(f"{verdict.line.golden} {verdict.hash:032x}".encode()).digest()
-    return Played(verdict.line, int.from_bytes(named), verdict.failures, verdict.starts, is_second)
+    return Played(verdict.line, int.from_bytes(named), verdict.failures, is_second)
 
 
 def _children_s() -> float:

@@ -25,6 +25,7 @@ from bench.campaign.lines import (
     Line,
 )
 from bench.campaign.machine import RESETS, Life
+from bench.campaign.memory import Memory
 from bench.campaign.oracles import Case, Facts, Failure, Judge
 from bench.campaign.record import CONTROL_BYTES, newest
 from bench.campaign.trace import FlashState, Step, Trace
@@ -62,8 +63,9 @@ class Player:
 
     def __init__(self, world: World, parent: Path | None = None) -> None:
         self._world = world
-        self._machine = world.machine(parent)
+        self._real = world.machine(parent)
         base = FlashState(world.base)
+        self._machine = Memory(self._real, base)
         self._starts = {name: FlashState.copy_of(base) for name in world.goldens}
         for name, golden in world.goldens.items():
             self._starts[name].apply(golden.start)
@@ -73,12 +75,17 @@ class Player:
         return self
 
     def __exit__(self, *trouble: object) -> None:
-        self._machine.__exit__(*trouble)
+        self._real.__exit__(*trouble)
 
     @property
     def cpu_s(self) -> float:
         """Seconds of computing so far, by this process and by every life of its machine."""
-        return time.process_time() + self._machine.cpu_s
+        return time.process_time() + self._real.cpu_s
+
+    @property
+    def boots(self) -> int:
+        """Starts of the terminal so far."""
+        return self._machine.boots
 
     def play(self, line: Line) -> Outcome:
         """Play one line. Raises: BenchError(BAD_LINE) for one that fits no step of this world."""

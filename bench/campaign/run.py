@@ -43,16 +43,18 @@ class Played:
     line: Line
     hash: int
     failures: tuple[Failure, ...]
-    lives: int
     is_second: bool
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A first line and its second cuts, with the seconds of computing they took; `whole`: all of them."""
+    """A first line and its second cuts, with the seconds of computing and the starts they took; `whole`: all
+    of them.
+    """
 
     lines: list[Played]
     cpu_s: float
+    boots: int
     whole: bool
 
 
@@ -88,7 +90,6 @@ class Tally:
 
     def add(self, played: Played) -> None:
         """Count one line; a flash that was there before counts once."""
-        self.counts["lives"] += played.lives
         if played.failures:
             self.failed.append(played)
         kind = played.line.faults[-1].kind
@@ -120,7 +121,7 @@ class Tally:
         states = self.counts["states"]
         return {
             **{name: self.counts[name] for name in ("plug_pulls", "out_of_order", "chip_faults", "cancels")},
-            "boots": self.counts["lives"],
+            "boots": self.counts["boots"],
             "seconds": round(self.seconds, 1),
             "cpu_ms_per_state": round(1000 * self.cpu_s / states, 1) if states else 0.0,
             "complete": self.is_complete,
@@ -175,6 +176,7 @@ def campaign(
         for played in batch.lines:
             tally.add(played)
         tally.cpu_s += batch.cpu_s
+        tally.counts["boots"] += batch.boots
         tally.seconds = time.monotonic() - start
         if progress is not None:
             progress(tally)
@@ -226,16 +228,16 @@ def be_a_worker() -> None:
 
 def _play(task: Task, seed: int, deadline: float | None) -> Batch:
     player = _player[0]
-    before = player.cpu_s
+    before_s, before = player.cpu_s, player.boots
     outcome = player.play(task.line)
     found = [_played(outcome, False)]
     if task.seconds and not outcome.failures:
         for line in plan.second_cuts(outcome, seed, task.seconds):
             if _stopping[0].is_set() or (deadline is not None and time.monotonic() >= deadline):
-                return Batch(found, player.cpu_s - before, whole=False)
+                return Batch(found, player.cpu_s - before_s, player.boots - before, whole=False)
             found.append(_played(player.play_second(outcome, line), True))
-    return Batch(found, player.cpu_s - before, whole=True)
+    return Batch(found, player.cpu_s - before_s, player.boots - before, whole=True)
 
 
 def _played(outcome: Outcome, is_second: bool) -> Played:
-    return Played(outcome.line, outcome.hash, outcome.failures, outcome.lives, is_second)
+    return Played(outcome.line, outcome.hash, outcome.failures, is_second)

@@ -17,6 +17,7 @@ from bench.boards.flashmap import FLASH_BYTES
 from bench.campaign import lines, plan, run, updates, world
 from bench.campaign.lines import Fault, Line
 from bench.campaign.machine import RESET, Life, Machine
+from bench.campaign.memory import Memory
 from bench.campaign.player import Outcome, Player
 from bench.campaign.run import Tally
 from bench.campaign.trace import FlashState, Step, Tear, Trace, torn
@@ -233,6 +234,7 @@ def test_the_number_of_workers_changes_nothing(place: World, tasks: list[plan.Ta
     alone, together = (tally(place, few, workers) for workers in (1, 2))
     for one in (alone, together):
         one.seconds = one.cpu_s = 0.0
+        del one.counts["boots"]  # each worker remembers what it has seen
     assert alone.to_json() | alone.details() == together.to_json() | together.details()
     assert alone.hashes == together.hashes
 
@@ -255,6 +257,34 @@ def test_a_whole_campaign_is_fifteen_thousand_states_and_cuts_some_recoveries_at
 def test_a_line_behind_the_end_of_the_update_is_refused(player: Player) -> None:
     with pytest.raises(BenchError, match="lies behind"):
         player.play(lines.parse("new cut=99999"))
+
+
+def test_how_the_last_start_ended_is_remembered_too(place: World) -> None:
+    with place.machine() as machine:
+        base = FlashState(place.base)
+        memory = Memory(machine, base)
+        memory.load_state(base)
+        first = memory.live(place.script("new"))
+        assert started(memory.live(place.script(None)))["cause"] == HARD
+        base.apply(first.trace.steps)
+        memory.load_state(base)
+        assert started(memory.live(place.script(None)))["cause"] == POWER_ON
+
+
+def test_what_is_remembered_is_what_the_terminal_does(place: World, player: Player) -> None:
+    texts = ("new cut=30", "new cut=120:keep=9:seed=4", "new cut=120 cut=3", "new crash=1", "new cancel=3")
+    played = [lines.parse(text) for text in texts]
+    for line in played:
+        player.play(line)
+    before = player.boots
+    by_heart = [player.play(line) for line in played]
+    assert player.boots == before
+    for line, known in zip(played, by_heart, strict=True):
+        with Player(place) as fresh:
+            again = fresh.play(line)
+        assert (again.hash, again.lives, again.failures) == (known.hash, known.lives, known.failures)
+        assert again.trace == known.trace
+        assert again.told == known.told
 
 
 # ---------------------------------------------------------------- planted bugs
