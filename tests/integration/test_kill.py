@@ -38,7 +38,7 @@ def test_a_sample_of_kills_loses_doubles_and_miscounts_nothing(tmp_path: Path) -
 
 
 def test_a_server_that_answers_before_the_commit_is_found_out(tmp_path: Path) -> None:
-    plan = Plan(4, 5, planted=("reply_before_commit",), points=("commit",), random_share=0.0)
+    plan = Plan(8, 5, planted=("reply_before_commit",), points=("commit",), random_share=0.0)
     with Campaign(plan, tmp_path, lambda text: None) as campaign:
         verdict = campaign.run()
     assert "LOST_CONFIRMED" in {violation.code for violation in verdict.violations}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import cbor2
+import httpx
 import pytest
 from esp32_images import C3, published
 from http_kit import Api, http_base, new_key, open_api, problem
@@ -130,9 +131,12 @@ def test_one_upload_is_taken_at_a_time(server: BenchServer, api: Api, release: B
     def answer() -> int:
         return api.call("POST", PATH, content=uploaded(release), headers=CBOR).status_code
 
+    def nothing() -> httpx.Response:
+        return api.call("POST", PATH, content=b"", headers=CBOR)
+
     with begun(server, api.tokens["manager"]):
-        eventually(lambda: answer() == 503, "the first upload has begun")
-        busy = api.call("POST", PATH, content=b"", headers=CBOR)
+        eventually(lambda: nothing().status_code == 503, "the first upload has begun")
+        busy = nothing()
         problem(busy, 503, "upload_busy")
         assert int(busy.headers["Retry-After"]) > 0
         assert api.get("/v1/releases").status_code == 200, "everything else goes on"
