@@ -114,6 +114,7 @@ def campaign(
             for played in batch.lines:
                 tally.add(played)
             tally.seconds = time.monotonic() - start
+            tally.counts["boots"] += batch.boots
             tally.counts["tasks"] += batch.whole
             if progress is not None:
                 progress(tally)

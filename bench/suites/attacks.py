@@ -65,6 +65,7 @@ ENDLESS = 300
 ORDER_LIMIT_MS = 1000
 ORDER_PROGRAMS = 40  # of the flash, by two orders and their answers
 TRUST = "terminal/trust.mpy"
+STARTS_UNTIL_NOTICED = 5
 
 
 @SUITE.setup
@@ -126,10 +127,13 @@ def recorded_answer_names_no_release(rig: Rig) -> None:
     rig.link.rule(DOWN, OFFERS, Drop())
     publish(rig, wanted)
     answers = rig.link.tap(DOWN, FRESH)
-    terminal.boot()  # which asks, once there is a session
-    recorded = answers.wait()[-1].publish.payload
+    for start in range(1, STARTS_UNTIL_NOTICED + 1):  # the server looks for what was published now and then
+        terminal.boot()  # which asks, once there is a session
+        recorded = answers.wait(start)[-1].publish.payload
+        terminal.online()
+        if named(recorded):
+            break
     check(named(recorded) == reference(wanted), "the server did not name what was published")
-    terminal.online()
     withdraw_all(rig)
     while named(
         answers.seen[-1].publish.payload
