@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
+from select import select
 
 import cbor2
 import httpx
@@ -134,8 +135,15 @@ def test_one_upload_is_taken_at_a_time(server: BenchServer, api: Api, release: B
     def nothing() -> httpx.Response:
         return api.call("POST", PATH, content=b"", headers=CBOR)
 
-    with begun(server, api.tokens["manager"]):
-        eventually(lambda: nothing().status_code == 503, "the first upload has begun")
+    with ExitStack() as stack:
+        begins = [stack.enter_context(begun(server, api.tokens["manager"]))]
+
+        def has_begun() -> bool:
+            if select(begins[-1:], [], [], 0)[0]:  # it was refused, because it met one of our questions
+                begins.append(stack.enter_context(begun(server, api.tokens["manager"])))
+            return nothing().status_code == 503
+
+        eventually(has_begun, "the first upload has begun")
         busy = nothing()
         problem(busy, 503, "upload_busy")
         assert int(busy.headers["Retry-After"]) > 0
